@@ -122,3 +122,16 @@ impl Default for CpuState {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rflags_round_trip() {
+        let mut s = CpuState::new();
+        s.set_rflags(0x8d5 | 0x400);
+        assert_eq!(s.flags, [1; FLAG_COUNT]);
+        assert_eq!(s.rflags(), 0xed7 | 0x200);
+    }
+}
