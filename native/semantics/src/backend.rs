@@ -192,6 +192,8 @@ pub enum Lazy<V> {
     Inc { w: W, r: V, cf: V },
     /// r = a - 1, CF kept as `cf`
     Dec { w: W, r: V, cf: V },
+    /// Shifts and multiplications: CF and OF as given, the rest from the result
+    Shift { w: W, r: V, cf: V, of: V },
 }
 
 /// Where control goes after an instruction. `V` targets are 64-bit guest addresses.
@@ -214,8 +216,8 @@ pub enum Flow<V> {
     /// SYSCALL: rcx and r11 are already set as the CPU does.
     Syscall,
     Trap(Trap),
-    /// The semantics have this instruction only in the interpreter (x87, CPUID, …): the lifter
-    /// emits a `step`. The interpreter never returns it.
+    /// Only the interpreter executes this instruction (x87, CPUID, REP forms, …): the lifter emits
+    /// a `step`. The interpreter never returns it.
     Step,
     /// No semantics: SIGILL for the guest, counted by mnemonic.
     Unknown,
@@ -229,6 +231,12 @@ pub trait Backend {
     /// True in the interpreter: `exec` may then run value-level code for instructions that the
     /// lifter leaves to `step`.
     const INTERPRETER: bool;
+
+    /// The number behind a value: always in the interpreter, for constants in the lifter.
+    fn known(&self, v: Self::V) -> Option<u64>;
+    /// Executes an instruction that has no definition in terms of this trait; the lifter answers
+    /// `Flow::Step`.
+    fn host_only(&mut self, i: &iced_x86::Instruction) -> Result<Flow<Self::V>, Self::Fault>;
 
     // Integers
     fn c(&mut self, value: u64) -> Self::V;
