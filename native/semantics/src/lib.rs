@@ -3,3 +3,21 @@
 //! recompiler (lifter). Contains no compiler and makes no system calls.
 
 pub mod backend;
+mod bits;
+pub mod decode;
+pub mod exec;
+pub mod flags;
+pub mod fp;
+pub mod host;
+mod int;
+pub mod interp;
+pub mod memory;
+mod muldiv;
+pub mod operand;
+mod shift;
+mod sse;
+mod sse_fp;
+mod stack;
+mod string;
+pub mod vector;
+mod x87;
