@@ -53,7 +53,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Pop => stack::pop(b, i),
         M::Pushfq | M::Pushf => stack::pushf(b, i),
         M::Popfq | M::Popf => stack::popf(b, i),
-        M::Leave => stack::leave(b),
+        M::Leave => stack::leave(b, i),
         M::Enter => b.host_only(i),
         M::Call => stack::call(b, i),
         M::Ret => stack::ret(b, i),

@@ -317,24 +317,28 @@ pub fn cmpxchg<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         }
     } else {
         old = read(b, i, 0)?;
-        let same = b.bin(Bin::Eq, w, old, expected);
-        let v = b.select(same, new, old);
-        write(b, i, 0, v)?;
     }
     let same = b.bin(Bin::Eq, w, old, expected);
+    if !is_memory(i, 0) {
+        // A register destination is written, upper half included, only when equal.
+        let d = crate::operand::gpr(i.op0_register());
+        let before = b.reg(d);
+        write_reg(b, i.op0_register(), new);
+        let written = b.reg(d);
+        let v = b.select(same, written, before);
+        b.set_reg(d, v);
+    }
     let accumulator = match w {
         W::B1 => iced_x86::Register::AL,
         W::B2 => iced_x86::Register::AX,
         W::B4 => iced_x86::Register::EAX,
         W::B8 => iced_x86::Register::RAX,
     };
-    let unchanged = b.reg(RAX);
-    if is_memory(i, 0) || crate::operand::gpr(i.op0_register()) != RAX {
-        write_reg(b, accumulator, old);
-        let written = b.reg(RAX);
-        let v = b.select(same, unchanged, written);
-        b.set_reg(RAX, v);
-    }
+    let before = b.reg(RAX);
+    write_reg(b, accumulator, old);
+    let written = b.reg(RAX);
+    let v = b.select(same, before, written);
+    b.set_reg(RAX, v);
     apply(b, Mnemonic::Sub, w, expected, old);
     Ok(Flow::Next)
 }

@@ -84,13 +84,14 @@ pub fn popf<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     Ok(Flow::Next)
 }
 
-pub fn leave<B: Backend>(b: &mut B) -> Done<B> {
+pub fn leave<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
+    let short = i.code() == iced_x86::Code::Leavew;
     let rbp = b.reg(RBP);
-    let v = b.load(W::B8, rbp)?;
-    let n = b.c(8);
+    let v = b.load(if short { W::B2 } else { W::B8 }, rbp)?;
+    let n = b.c(if short { 2 } else { 8 });
     let a = b.bin(Bin::Add, W::B8, rbp, n);
     b.set_reg(RSP, a);
-    b.set_reg(RBP, v);
+    write_reg(b, if short { iced_x86::Register::BP } else { iced_x86::Register::RBP }, v);
     Ok(Flow::Next)
 }
 
