@@ -5,4 +5,5 @@ pub mod generated;
 pub mod megabinary;
 pub mod region;
 pub mod state;
+pub mod syscall;
 pub mod wasm;

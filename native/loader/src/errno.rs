@@ -1,0 +1,25 @@
+//! Guest failures as values: a syscall returns `Result<i64, Errno>`.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+pub type SysResult = Result<i64, Errno>;
+
+macro_rules! names {
+    ($($name:ident)*) => { $(pub const $name: Errno = Errno(libc::$name);)* };
+}
+
+names! { EPERM ENOENT EINTR EIO ENOEXEC EBADF EAGAIN ENOMEM EACCES EFAULT EEXIST ENODEV ENOTDIR EISDIR EINVAL ENFILE
+    EMFILE ENOTTY ESPIPE ERANGE ENAMETOOLONG ENOSYS ESRCH ENOPROTOOPT EOPNOTSUPP ETIMEDOUT ECHILD E2BIG EPROTO ENXIO }
+
+/// The kernel's raw return value as a result.
+pub fn from_raw(r: i64) -> SysResult {
+    if (-4095..0).contains(&r) { Err(Errno(-r as i32)) } else { Ok(r) }
+}
+
+pub fn to_raw(r: SysResult) -> i64 {
+    match r {
+        Ok(v) => v,
+        Err(e) => -i64::from(e.0),
+    }
+}

@@ -1,0 +1,111 @@
+//! Guest memory as the loader sees it: fault-safe copies, and ranges turned into host pointers.
+//! Guest address = offset in the region; a range that leaves the 4 GiB region is EFAULT.
+
+use crate::errno::{EFAULT, ENAMETOOLONG, Errno};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use vkernel_abi::region::REGION_SIZE;
+use vkernel_semantics::memory;
+
+static BASE: AtomicUsize = AtomicUsize::new(0);
+
+pub fn set_base(base: *mut u8) {
+    BASE.store(base as usize, Ordering::Relaxed);
+}
+
+/// Host address of guest address 0.
+pub fn base() -> *mut u8 {
+    BASE.load(Ordering::Relaxed) as *mut u8
+}
+
+/// Host address of a guest address, of which bits 0–31 count.
+pub fn at(addr: u64) -> *mut u8 {
+    base().wrapping_add((addr & 0xffff_ffff) as usize)
+}
+
+/// Host pointer for a kernel call that touches `len` bytes; null stays null.
+pub fn range(addr: u64, len: u64) -> Result<u64, Errno> {
+    if addr == 0 {
+        return Ok(0);
+    }
+    if addr >= REGION_SIZE || len > REGION_SIZE - addr {
+        return Err(EFAULT);
+    }
+    Ok(at(addr) as u64)
+}
+
+pub fn read_bytes(addr: u64, to: &mut [u8]) -> Result<(), Errno> {
+    if to.is_empty() {
+        return Ok(());
+    }
+    if addr >= REGION_SIZE || to.len() as u64 > REGION_SIZE - addr {
+        return Err(EFAULT);
+    }
+    // SAFETY: the guest side lies in the region; a fault becomes an error.
+    unsafe { memory::copy(to.as_mut_ptr(), at(addr), to.len()) }.map_err(|_| EFAULT)
+}
+
+pub fn write_bytes(addr: u64, from: &[u8]) -> Result<(), Errno> {
+    if from.is_empty() {
+        return Ok(());
+    }
+    if addr >= REGION_SIZE || from.len() as u64 > REGION_SIZE - addr {
+        return Err(EFAULT);
+    }
+    // SAFETY: as above.
+    unsafe { memory::copy(at(addr), from.as_ptr(), from.len()) }.map_err(|_| EFAULT)
+}
+
+/// Types whose every bit pattern is valid.
+///
+/// # Safety
+/// Implement only for plain integers and structs of them.
+pub unsafe trait Plain: Copy {}
+macro_rules! plain { ($($t:ty)*) => { $(
+    // SAFETY: integers, or C structs of integers.
+    unsafe impl Plain for $t {}
+)* } }
+plain! { u8 u16 u32 u64 i32 i64 libc::timespec libc::timeval libc::iovec libc::sigset_t libc::rlimit64
+    libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 4] [u64; 3] [u32; 2] }
+
+pub fn read<T: Plain>(addr: u64) -> Result<T, Errno> {
+    let mut v = MaybeUninit::<T>::uninit();
+    // SAFETY: the bytes are written by `read_bytes` before they are taken as a T.
+    unsafe {
+        let bytes = std::slice::from_raw_parts_mut(v.as_mut_ptr().cast::<u8>(), size_of::<T>());
+        bytes.fill(0);
+        read_bytes(addr, bytes)?;
+        Ok(v.assume_init())
+    }
+}
+
+pub fn write<T: Plain>(addr: u64, v: &T) -> Result<(), Errno> {
+    // SAFETY: a plain value's bytes.
+    write_bytes(addr, unsafe { std::slice::from_raw_parts((&raw const *v).cast(), size_of::<T>()) })
+}
+
+/// A NUL-terminated string of at most `max` bytes, NUL not included.
+pub fn read_cstr(addr: u64, max: usize) -> Result<Vec<u8>, Errno> {
+    let mut out = Vec::new();
+    let mut at = addr;
+    loop {
+        // Page by page, so that a string that ends just before an unmapped page is read.
+        let n = (4096 - (at & 4095) as usize).min(256);
+        let mut chunk = [0u8; 256];
+        read_bytes(at, &mut chunk[..n])?;
+        if let Some(end) = chunk[..n].iter().position(|&b| b == 0) {
+            out.extend_from_slice(&chunk[..end]);
+            return if out.len() > max { Err(ENAMETOOLONG) } else { Ok(out) };
+        }
+        out.extend_from_slice(&chunk[..n]);
+        if out.len() > max {
+            return Err(ENAMETOOLONG);
+        }
+        at += n as u64;
+    }
+}
+
+/// A path argument (PATH_MAX counts the NUL).
+pub fn read_path(addr: u64) -> Result<Vec<u8>, Errno> {
+    read_cstr(addr, 4095)
+}

@@ -1,0 +1,66 @@
+//! What the loader says about a guest, off by default: the guest's stderr belongs to the guest.
+//! `VKERNEL_TRACE` in the zygote's environment turns it on: `fault` for what goes wrong, `syscall`
+//! for one strace-shaped line a call as well.
+
+use crate::cpu::Thread;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+static FD: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(2);
+
+/// Reads the environment; lines go to a copy of stderr above the guest's descriptors.
+pub fn init() {
+    let level = match std::env::var("VKERNEL_TRACE").as_deref() {
+        Ok("fault") => 1,
+        Ok("syscall") => 2,
+        _ => 0,
+    };
+    LEVEL.store(level, Ordering::Relaxed);
+    if level > 0 {
+        // SAFETY: duplicates stderr to a high number.
+        let fd = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 4090) };
+        if fd >= 0 {
+            FD.store(fd, Ordering::Relaxed);
+        }
+    }
+}
+
+pub fn on() -> bool {
+    LEVEL.load(Ordering::Relaxed) > 0
+}
+
+pub fn calls() -> bool {
+    LEVEL.load(Ordering::Relaxed) > 1
+}
+
+pub fn line(text: &str) {
+    if on() {
+        let text = format!("[{}] {text}\n", std::process::id());
+        // SAFETY: writes a buffer.
+        unsafe { libc::write(FD.load(Ordering::Relaxed), text.as_ptr().cast(), text.len()) };
+    }
+}
+
+/// A failure of our own, which ends the guest process.
+pub fn bug(text: &str) {
+    line(&format!("bug: {text}"));
+}
+
+pub fn fatal(t: &Thread, signal: i32, code: i32, addr: u64) {
+    if on() {
+        let s = t.state();
+        line(&format!("killed by signal {signal} code {code} address {addr:#x} at rip {:#x}", s.rip));
+        line(&format!("gpr {:x?}", s.gpr));
+    }
+}
+
+pub fn engine_trap(e: &wasmtime::Error) {
+    if on() {
+        line(&format!("memory fault in translated code: {e:?}"));
+    }
+}
+
+pub fn unknown_instruction(rip: u64, name: &str) {
+    line(&format!("unknown instruction {name} at {rip:#x}"));
+    crate::mediated::report_unknown(rip, name);
+}

@@ -1,0 +1,23 @@
+/** Signals. */
+import { absent, int, output, syscall } from './schema.ts'
+
+const direct = { class: 'direct', policy: 'signal' } as const
+const local = { class: 'local', policy: 'signal' } as const
+
+export const entries = [
+  syscall(13, 'rt_sigaction', { signum: int, act: int, oldact: int, sigsetsize: int }, { ...local, doc: 'Set a signal\'s action.' }),
+  syscall(14, 'rt_sigprocmask', { how: int, set: int, oldset: int, sigsetsize: int }, { ...local, doc: 'Set the thread\'s signal mask.' }),
+  syscall(15, 'rt_sigreturn', {}, { ...local, doc: 'Return from a handler.', quirk: 'A handler of a synchronous fault cannot return to the faulting instruction of translated code.' }),
+  syscall(34, 'pause', {}, { ...direct, doc: 'Wait for a signal.' }),
+  syscall(62, 'kill', { pid: int, sig: int }, { ...direct, doc: 'Signal a process or group of the container.' }),
+  syscall(127, 'rt_sigpending', { set: output(8), sigsetsize: int }, { ...direct, doc: 'Read pending signals.' }),
+  syscall(128, 'rt_sigtimedwait', { set: int, info: int, timeout: int, sigsetsize: int }, { ...local, doc: 'Take a pending signal.' }),
+  syscall(129, 'rt_sigqueueinfo', { pid: int, sig: int, info: int }, { ...local, doc: 'Queue a signal with a value.' }),
+  syscall(130, 'rt_sigsuspend', { mask: int, sigsetsize: int }, { ...local, doc: 'Wait for a signal with another mask.' }),
+  syscall(131, 'sigaltstack', { ss: int, old_ss: int }, { ...local, doc: 'Set the alternate signal stack.' }),
+  syscall(200, 'tkill', { tid: int, sig: int }, { ...direct, doc: 'Signal a thread.' }),
+  syscall(219, 'restart_syscall', {}, { class: 'absent', policy: 'signal', doc: 'Not implemented.', errno: ['ENOSYS'], quirk: 'Used by the kernel itself only.' }),
+  syscall(234, 'tgkill', { tgid: int, tid: int, sig: int }, { ...direct, doc: 'Signal a thread of a process.' }),
+  syscall(297, 'rt_tgsigqueueinfo', { tgid: int, tid: int, sig: int, info: int }, { ...local, doc: 'Queue a signal with a value to a thread.' }),
+  ...absent('signal', 'Signals as descriptors are not offered.', { signalfd: 282, signalfd4: 289 }),
+]
