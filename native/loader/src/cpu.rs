@@ -172,7 +172,7 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
-            let exit = interpreter(c.data_mut(), Interp::one);
+            let exit = interpreter(c.data_mut(), |i| i.one());
             if exit != Exit::Stop {
                 raise(c.data_mut(), exit);
             }
@@ -219,11 +219,12 @@ fn trap_of(kind: i32) -> Trap {
 /// Instantiates what has been mapped since the last look, and drops stale decoded instructions.
 fn follow_text(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
     let image = crate::image::get();
-    let (generation, mapped) = crate::process::mapped_elfs();
+    let generation = crate::process::text_generation();
     if ctx.data().text_generation == generation {
         return Ok(());
     }
     ctx.data_mut().text_generation = generation;
+    let mapped = crate::process::elfs().clone();
     ctx.data_mut().cache.clear();
     for elf in mapped {
         if ctx.data().instantiated[elf as usize] {
@@ -376,7 +377,9 @@ fn raise(t: &mut Thread, exit: Exit) {
         Exit::Trap(Trap::Protection) => (libc::SIGSEGV, SI_KERNEL, 0, 13),
         Exit::Trap(Trap::Invalid) => (libc::SIGILL, ILL_ILLOPN, rip, 6),
         Exit::Unknown(m) => {
-            trace::unknown_instruction(rip, &format!("{m:?}"));
+            let text = format!("unknown instruction {m:?} at {rip:#x}");
+            trace::line(&text);
+            crate::mediated::report(t, &text);
             (libc::SIGILL, ILL_ILLOPN, rip, 6)
         }
         Exit::Stop | Exit::Poll | Exit::Syscall => return,
@@ -389,7 +392,7 @@ fn safe_point(ctx: &mut StoreContextMut<Thread>, pc: u32) -> wasmtime::Result<i3
     let rsp = ctx.data().state().gpr[RSP];
     leave_if_asked(ctx.data_mut())?;
     match signal::deliver(ctx.data_mut()) {
-        Delivered::Handler { .. } => nested(ctx, pc, rsp),
+        Delivered::Handler => nested(ctx, pc, rsp),
         _ => Ok(pc as i32),
     }
 }
@@ -452,7 +455,7 @@ fn finish(t: &mut Thread, nr: u64, restartable: bool) -> bool {
             }
         }
         match signal::deliver(t) {
-            Delivered::Handler { .. } => return true,
+            Delivered::Handler => return true,
             _ => {
                 if !interrupted {
                     s.rip = rip;

@@ -35,9 +35,8 @@ unsafe impl Send for Image {}
 static IMAGE: OnceLock<Image> = OnceLock::new();
 /// Host address of the dispatch map, wasm memory 2.
 static MAP: AtomicUsize = AtomicUsize::new(0);
-/// The state page that the next instantiation gets as memory 1. Instantiation happens on the thread
-/// that owns it, under wasmtime's own serialisation of nothing: so it is thread-local.
 thread_local! {
+    /// The state page that this thread's next instantiation gets as memory 1.
     static STATE_PAGE: AtomicPtr<u8> = const { AtomicPtr::new(std::ptr::null_mut()) };
 }
 

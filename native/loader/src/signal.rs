@@ -125,7 +125,6 @@ pub fn install() {
         }
         host_handler(signal);
     }
-    // A client that is gone must be seen by the guest, not kill the zygote's children early.
 }
 
 fn host_handler(signal: i32) {
@@ -244,13 +243,12 @@ const MC_FPSTATE: usize = MC + 184;
 pub enum Delivered {
     Nothing,
     /// A frame was built; the state is at the handler's first instruction.
-    Handler { restart: bool },
+    Handler,
     /// The signal had its default action, which did not end the process.
     Default,
 }
 
 /// Delivers the captured signal, if any, by building the guest's frame.
-/// `interrupted_call`: the signal interrupted a restartable host call.
 pub fn deliver(t: &mut Thread) -> Delivered {
     if !t.captured.present {
         // SAFETY: the thread's own flag.
@@ -287,7 +285,7 @@ pub fn deliver(t: &mut Thread) -> Delivered {
     }
     t.sigmask = mask & !UNBLOCKABLE;
     set_host_mask(t.sigmask);
-    Delivered::Handler { restart: a.flags & libc::SA_RESTART as u64 != 0 }
+    Delivered::Handler
 }
 
 /// Lets the kernel do the default action of a signal that was captured.

@@ -59,8 +59,3 @@ pub fn engine_trap(e: &wasmtime::Error) {
         line(&format!("memory fault in translated code: {e:?}"));
     }
 }
-
-pub fn unknown_instruction(rip: u64, name: &str) {
-    line(&format!("unknown instruction {name} at {rip:#x}"));
-    crate::mediated::report_unknown(rip, name);
-}

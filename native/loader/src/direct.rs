@@ -1,0 +1,193 @@
+//! Calls that are one host call: pointers are checked against the region and passed on, the host
+//! kernel does the rest, EFAULT included. Image files and directories answer here from the mapped
+//! image instead.
+
+use crate::cpu::Thread;
+use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ESPIPE, Errno, SysResult};
+use crate::files::{Description, Files, What};
+use crate::{erofs, guest, host, image, mediated, process};
+use std::sync::atomic::Ordering;
+use vkernel_abi::syscall::{Arg, Len, Syscall};
+
+const IOV_MAX: u64 = 1024;
+
+pub fn dispatch(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
+    for (n, arg) in row.args.iter().enumerate() {
+        if *arg == Arg::Fd {
+            let fd = Files::check(a[n] as i32)?;
+            let kind = process::files().kind(fd);
+            if kind.what != What::Host {
+                return on_image(row.nr, n, fd, kind.what, a);
+            }
+        }
+    }
+    host_call(t, row, a)
+}
+
+/// Passes the call on, after checking its pointers.
+pub fn host_call(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
+    let mut v = a;
+    let mut vectors = Vec::new();
+    for (n, arg) in row.args.iter().enumerate() {
+        match arg {
+            Arg::Ptr { len, .. } => {
+                let len = match len {
+                    Len::Fixed(n) => u64::from(*n),
+                    // Counts are 32-bit where they are scaled (nfds, maxevents).
+                    Len::Arg { index, scale: 1 } => a[usize::from(*index)],
+                    Len::Arg { index, scale } => (a[usize::from(*index)] & 0xffff_ffff) * u64::from(*scale),
+                };
+                v[n] = guest::range(a[n], len)?;
+                if a[n] == 0 && len > 0 && matches!(i64::from(row.nr), libc::SYS_read | libc::SYS_write) {
+                    return Err(EFAULT);
+                }
+            }
+            Arg::Iov { count } => {
+                let list = iovecs(a[n], a[usize::from(*count)])?;
+                v[n] = list.as_ptr() as u64;
+                vectors.push(list);
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: every pointer is null or a range of the region, or a live vector of such.
+    let r = unsafe { host::blocking(t.poll(), i64::from(row.nr), v) };
+    if row.new_fd && let Ok(fd) = r {
+        process::files().set_host(fd as i32, 0);
+    }
+    r
+}
+
+/// The guest's iovec array with host addresses.
+pub fn iovecs(addr: u64, count: u64) -> Result<Vec<libc::iovec>, Errno> {
+    if count > IOV_MAX {
+        return Err(EINVAL);
+    }
+    (0..count)
+        .map(|n| {
+            let base: u64 = guest::read(addr + 16 * n)?;
+            let len: u64 = guest::read(addr + 16 * n + 8)?;
+            if len > i64::MAX as u64 {
+                return Err(EINVAL);
+            }
+            Ok(libc::iovec { iov_base: guest::range(base, len)? as *mut _, iov_len: len as usize })
+        })
+        .collect()
+}
+
+/// Reads of image files; everything else on them, and data calls on directories, is an error.
+fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysResult {
+    let d = process::files().description(fd).ok_or(EBADF)?;
+    let read_only = d.flags.load(Ordering::Relaxed) as i32 & libc::O_ACCMODE == libc::O_RDONLY;
+    match i64::from(nr) {
+        libc::SYS_lseek => seek(d, what, a[1] as i64, a[2] as i32),
+        libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => {
+            if what == What::Directory {
+                return Err(EISDIR);
+            }
+            let at = match i64::from(nr) {
+                libc::SYS_pread64 => Some(a[3]),
+                libc::SYS_preadv => Some(a[3]),
+                libc::SYS_preadv2 if a[3] as i64 != -1 => Some(a[3]),
+                _ => None,
+            };
+            if at.is_some_and(|v| (v as i64) < 0) {
+                return Err(EINVAL);
+            }
+            let list = if matches!(i64::from(nr), libc::SYS_read | libc::SYS_pread64) {
+                vec![(a[1], a[2])]
+            } else {
+                iov_pairs(a[1], a[2])?
+            };
+            read(d, &list, at)
+        }
+        libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 => Err(EBADF),
+        libc::SYS_ftruncate => Err(EINVAL),
+        libc::SYS_fallocate => Err(EBADF),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => Ok(0),
+        libc::SYS_flock => {
+            // SAFETY: a lock on the descriptor's own description.
+            unsafe { host::call(libc::SYS_flock, a) }
+        }
+        libc::SYS_splice | libc::SYS_tee if position == 0 && read_only => Err(EINVAL),
+        libc::SYS_epoll_ctl => Err(crate::errno::EPERM),
+        _ => Err(mediated::data_call_on(what)),
+    }
+}
+
+fn iov_pairs(addr: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {
+    if count > IOV_MAX {
+        return Err(EINVAL);
+    }
+    (0..count).map(|n| Ok((guest::read(addr + 16 * n)?, guest::read(addr + 16 * n + 8)?))).collect()
+}
+
+/// Copies from the mapped image.
+fn read(d: &Description, list: &[(u64, u64)], at: Option<u64>) -> SysResult {
+    let img = image::get();
+    let extent = erofs::extent(img.erofs, d.nid.load(Ordering::Relaxed))?;
+    let start = at.unwrap_or_else(|| d.off.load(Ordering::Relaxed));
+    let (mut pos, mut total) = (start, 0u64);
+    for &(buf, len) in list {
+        let n = len.min(extent.size.saturating_sub(pos)).min(0x7fff_f000);
+        if n == 0 {
+            continue;
+        }
+        let from = (extent.off + pos) as usize;
+        let copied = guest::write_bytes(buf, &img.erofs[from..from + n as usize]);
+        if copied.is_err() {
+            if total > 0 {
+                break;
+            }
+            return Err(EFAULT);
+        }
+        pos += n;
+        total += n;
+    }
+    if at.is_none() {
+        d.off.store(pos, Ordering::Relaxed);
+    }
+    Ok(total as i64)
+}
+
+const SEEK_DATA: i32 = 3;
+const SEEK_HOLE: i32 = 4;
+
+fn seek(d: &Description, what: What, off: i64, whence: i32) -> SysResult {
+    let size = d.size.load(Ordering::Relaxed) as i64;
+    let current = d.off.load(Ordering::Relaxed) as i64;
+    let to = match whence {
+        libc::SEEK_SET => Some(off),
+        libc::SEEK_CUR => current.checked_add(off),
+        libc::SEEK_END if what == What::Image => size.checked_add(off),
+        SEEK_DATA | SEEK_HOLE if what == What::Image => {
+            if off < 0 || off >= size {
+                return Err(crate::errno::ENXIO);
+            }
+            Some(if whence == SEEK_DATA { off } else { size })
+        }
+        _ => None,
+    };
+    match to {
+        Some(v) if v >= 0 => {
+            d.off.store(v as u64, Ordering::Relaxed);
+            Ok(v)
+        }
+        _ if what == What::Directory && whence == libc::SEEK_END => Err(ESPIPE),
+        _ => Err(EINVAL),
+    }
+}
+
+/// The bytes of an open image file from `off` on, for sendfile; `None` for other descriptors.
+pub fn image_bytes(fd: i32, off: Option<u64>) -> Option<(&'static [u8], &'static Description, u64)> {
+    let files = process::files();
+    if files.kind(fd).what != What::Image {
+        return None;
+    }
+    let d = files.description(fd)?;
+    let img = image::get();
+    let extent = erofs::extent(img.erofs, d.nid.load(Ordering::Relaxed)).ok()?;
+    let at = off.unwrap_or_else(|| d.off.load(Ordering::Relaxed)).min(extent.size);
+    let from = (extent.off + at) as usize;
+    Some((&img.erofs[from..(extent.off + extent.size) as usize], d, at))
+}

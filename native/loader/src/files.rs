@@ -1,0 +1,187 @@
+//! What the host's descriptor table does not know about the guest's descriptors. A guest fd number
+//! is the host fd number; image files and directories hold theirs with a duplicate of a host fd,
+//! and have an open file description here.
+//!
+//! Descriptions live in a shared arena, because a forked child shares its parent's offsets.
+
+use crate::errno::{EBADF, ENFILE, Errno};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum What {
+    /// A host descriptor: pipes, sockets, upper files, terminals.
+    Host,
+    /// A regular file of the image.
+    Image,
+    Directory,
+}
+
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub what: What,
+    /// Node id of the daemon's, 0: none.
+    pub node: u32,
+    /// Index of the description in the arena; 0: none.
+    desc: u32,
+}
+
+const HOST: Kind = Kind { what: What::Host, node: 0, desc: 0 };
+
+/// An open file description of an image file or a directory.
+#[repr(C)]
+pub struct Description {
+    refs: AtomicU32,
+    pub flags: AtomicU32,
+    /// File offset, or the number of directory entries already read.
+    pub off: AtomicU64,
+    pub nid: AtomicU64,
+    pub size: AtomicU64,
+}
+
+const DESCRIPTIONS: usize = 32768;
+
+/// The arena's first description; index 0 is never used.
+struct Arena(*mut Description);
+// SAFETY: only atomics are behind it.
+unsafe impl Send for Arena {}
+
+pub struct Files {
+    kinds: Vec<Kind>,
+    /// No descriptor at or above this has been seen.
+    high: i32,
+    arena: Arena,
+}
+
+impl Files {
+    pub fn new() -> Self {
+        // SAFETY: a fresh shared mapping of zeroes, which is a valid empty arena.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                DESCRIPTIONS * size_of::<Description>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert!(p != libc::MAP_FAILED, "the description arena cannot be mapped");
+        Self { kinds: vec![HOST; HIDDEN_FD_BASE as usize], high: 3, arena: Arena(p.cast()) }
+    }
+
+    pub fn kind(&self, fd: i32) -> Kind {
+        usize::try_from(fd).ok().and_then(|n| self.kinds.get(n)).copied().unwrap_or(HOST)
+    }
+
+    fn at(&self, index: u32) -> &'static Description {
+        // SAFETY: indices come from `insert`, and the arena is never unmapped.
+        unsafe { &*self.arena.0.add(index as usize) }
+    }
+
+    pub fn description(&self, fd: i32) -> Option<&'static Description> {
+        let k = self.kind(fd);
+        (k.desc != 0).then(|| self.at(k.desc))
+    }
+
+    /// A guest may name descriptors below the hidden ones only.
+    pub fn check(fd: i32) -> Result<i32, Errno> {
+        if (0..HIDDEN_FD_BASE).contains(&fd) { Ok(fd) } else { Err(EBADF) }
+    }
+
+    /// Remembers that `fd` is in use.
+    pub fn seen(&mut self, fd: i32) {
+        self.high = self.high.max(fd + 1).min(HIDDEN_FD_BASE);
+    }
+
+    pub fn set_host(&mut self, fd: i32, node: u32) {
+        self.seen(fd);
+        self.drop_kind(fd);
+        self.kinds[fd as usize] = Kind { node, ..HOST };
+    }
+
+    /// Makes `fd` an image file or directory with a fresh description.
+    pub fn insert(&mut self, fd: i32, what: What, node: u32, (nid, size): (u64, u64), flags: u32) -> Result<(), Errno> {
+        for index in 1..DESCRIPTIONS as u32 {
+            let d = self.at(index);
+            if d.refs.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                d.off.store(0, Ordering::Relaxed);
+                d.nid.store(nid, Ordering::Relaxed);
+                d.size.store(size, Ordering::Relaxed);
+                d.flags.store(flags, Ordering::Relaxed);
+                self.seen(fd);
+                self.drop_kind(fd);
+                self.kinds[fd as usize] = Kind { what, node, desc: index };
+                return Ok(());
+            }
+        }
+        Err(ENFILE)
+    }
+
+    fn drop_kind(&mut self, fd: i32) {
+        let k = std::mem::replace(&mut self.kinds[fd as usize], HOST);
+        if k.desc != 0 {
+            self.at(k.desc).refs.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// `fd` was closed.
+    pub fn closed(&mut self, fd: i32) {
+        if (0..HIDDEN_FD_BASE).contains(&fd) {
+            self.drop_kind(fd);
+        }
+    }
+
+    /// `to` was made a duplicate of `from`.
+    pub fn duplicated(&mut self, from: i32, to: i32) {
+        if from == to {
+            return;
+        }
+        let k = self.kind(from);
+        if k.desc != 0 {
+            self.at(k.desc).refs.fetch_add(1, Ordering::AcqRel);
+        }
+        self.seen(to);
+        self.drop_kind(to);
+        self.kinds[to as usize] = k;
+    }
+
+    /// In a forked child: its table holds every description once more.
+    pub fn forked(&self) {
+        for k in &self.kinds[..self.high as usize] {
+            if k.desc != 0 {
+                self.at(k.desc).refs.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// execve(2): closes what has FD_CLOEXEC.
+    pub fn close_on_exec(&mut self) {
+        for fd in 0..self.high {
+            // SAFETY: plain fcntl and close on a guest descriptor.
+            let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+            if flags >= 0 && flags & libc::FD_CLOEXEC != 0 {
+                // SAFETY: as above.
+                unsafe { libc::close(fd) };
+                self.drop_kind(fd);
+            }
+        }
+    }
+
+    /// The process ends: gives its descriptions back.
+    pub fn release_all(&mut self) {
+        for fd in 0..self.high {
+            self.drop_kind(fd);
+        }
+    }
+
+    pub fn high(&self) -> i32 {
+        self.high
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self::new()
+    }
+}

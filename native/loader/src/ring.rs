@@ -1,0 +1,318 @@
+//! Requests to the daemon: the container's shared-memory ring, and the process's own socket for
+//! descriptors (docs/abi.md).
+
+use crate::cpu::Thread;
+use crate::errno::{EIO, Errno, SysResult, from_raw};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use vkernel_abi::generated::ring as abi;
+
+static RING: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+static CONN: AtomicI32 = AtomicI32::new(-1);
+static DOORBELL: AtomicI32 = AtomicI32::new(-1);
+static TASK: AtomicU32 = AtomicU32::new(0);
+/// Descriptors that arrived for other threads' slots.
+static ARRIVED: Mutex<Option<HashMap<u32, Vec<i32>>>> = Mutex::new(None);
+
+pub const NULL: u64 = u64::MAX;
+
+/// Maps the ring and takes over its descriptors (all at or above HIDDEN_FD_BASE).
+pub fn attach(ring_fd: i32, conn: i32, doorbell: i32, task: u32) -> Result<(), String> {
+    // SAFETY: a fresh mapping of the sealed ring memfd.
+    let p = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            abi::RING_SIZE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            ring_fd,
+            0,
+        )
+    };
+    if p == libc::MAP_FAILED {
+        return Err(format!("ring: {}", std::io::Error::last_os_error()));
+    }
+    RING.store(p.cast(), Ordering::Relaxed);
+    DOORBELL.store(doorbell, Ordering::Relaxed);
+    become_task(conn, task);
+    if word(abi::HDR_MAGIC).load(Ordering::Relaxed) != abi::RING_MAGIC
+        || word(abi::HDR_VERSION).load(Ordering::Relaxed) != abi::RING_VERSION
+    {
+        return Err("ring: the daemon speaks another version: restart it".into());
+    }
+    Ok(())
+}
+
+/// Which connection and task number this process has (new after fork).
+pub fn become_task(conn: i32, task: u32) {
+    CONN.store(conn, Ordering::Relaxed);
+    TASK.store(task, Ordering::Relaxed);
+    *ARRIVED.lock().expect("not poisoned") = None;
+}
+
+pub fn conn() -> i32 {
+    CONN.load(Ordering::Relaxed)
+}
+
+fn word(off: usize) -> &'static AtomicU32 {
+    // SAFETY: offsets are within the ring, which is never unmapped, and aligned to 4.
+    unsafe { &*RING.load(Ordering::Relaxed).add(off).cast::<AtomicU32>() }
+}
+
+fn slot_off(slot: u32) -> usize {
+    abi::SLOTS_OFF + slot as usize * abi::SLOT_SIZE
+}
+
+/// The thread's slot, claimed when first needed.
+fn slot(t: &mut Thread) -> Result<u32, Errno> {
+    if let Some(slot) = t.slot {
+        return Ok(slot);
+    }
+    for n in 0..8 {
+        let w = word(abi::HDR_CLAIMED + 4 * n);
+        let mut bits = w.load(Ordering::Relaxed);
+        while bits != u32::MAX {
+            let bit = (!bits).trailing_zeros();
+            match w.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    let slot = n as u32 * 32 + bit;
+                    t.slot = Some(slot);
+                    return Ok(slot);
+                }
+                Err(seen) => bits = seen,
+            }
+        }
+    }
+    Err(crate::errno::EAGAIN)
+}
+
+/// Gives the thread's slot back.
+pub fn release(t: &mut Thread) {
+    if let Some(slot) = t.slot.take() {
+        word(abi::HDR_CLAIMED + 4 * (slot as usize / 32)).fetch_and(!(1 << (slot % 32)), Ordering::AcqRel);
+    }
+}
+
+/// The window of a slot.
+pub struct Window {
+    base: *mut u8,
+    used: usize,
+}
+
+impl Window {
+    #[cfg(feature = "bare")]
+    pub fn empty() -> Self {
+        Self { base: std::ptr::null_mut(), used: abi::RING_WINDOW }
+    }
+
+    /// Copies `bytes` in and returns the argument that names them; `None` when they do not fit.
+    pub fn put(&mut self, bytes: &[u8]) -> Option<u64> {
+        let at = self.reserve(bytes.len())?;
+        // SAFETY: `reserve` checked the bounds.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(at), bytes.len()) };
+        Some(at as u64 | (bytes.len() as u64) << 32)
+    }
+
+    /// Room for `len` bytes of reply.
+    pub fn room(&mut self, len: usize) -> Option<u64> {
+        let at = self.reserve(len)?;
+        Some(at as u64 | (len as u64) << 32)
+    }
+
+    fn reserve(&mut self, len: usize) -> Option<usize> {
+        let at = self.used;
+        let end = at.checked_add(len)?.next_multiple_of(8);
+        if end > abi::RING_WINDOW {
+            return None;
+        }
+        self.used = end;
+        Some(at)
+    }
+
+    /// Bytes left for replies.
+    pub fn left(&self) -> usize {
+        abi::RING_WINDOW - self.used
+    }
+
+    pub fn get(&self, off: usize, len: usize) -> Vec<u8> {
+        let off = off.min(abi::RING_WINDOW);
+        let len = len.min(abi::RING_WINDOW - off);
+        let mut v = vec![0; len];
+        // SAFETY: clamped to the window.
+        unsafe { std::ptr::copy_nonoverlapping(self.base.add(off), v.as_mut_ptr(), len) };
+        v
+    }
+}
+
+pub struct Reply {
+    pub ret: SysResult,
+    pub window: Window,
+    pub fds: Vec<i32>,
+}
+
+/// The window of the thread's slot, empty.
+pub fn window(t: &mut Thread) -> Result<Window, Errno> {
+    let slot = slot(t)?;
+    let at = abi::WINDOWS_OFF + slot as usize * abi::RING_WINDOW;
+    // SAFETY: within the ring.
+    Ok(Window { base: unsafe { RING.load(Ordering::Relaxed).add(at) }, used: 0 })
+}
+
+/// Spins this often for an answer before it sleeps.
+const SPINS: u32 = 400;
+
+/// Sends a request whose data is in `window` and waits for the answer. Signals do not end the wait.
+/// A daemon that is gone ends the process: it fails closed.
+pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<Reply, Errno> {
+    let slot = slot(t)?;
+    let at = slot_off(slot);
+    word(at + abi::SLOT_TASK).store(TASK.load(Ordering::Relaxed), Ordering::Relaxed);
+    for (n, v) in args.into_iter().enumerate() {
+        word(at + abi::SLOT_ARGS + 8 * n).store(v as u32, Ordering::Relaxed);
+        word(at + abi::SLOT_ARGS + 8 * n + 4).store((v >> 32) as u32, Ordering::Relaxed);
+    }
+    let w = word(at + abi::SLOT_WORD);
+    w.store(abi::WORD_REQUEST | nr, Ordering::Release);
+    word(abi::HDR_POSTED + 4 * (slot as usize / 32)).fetch_or(1 << (slot % 32), Ordering::SeqCst);
+    if word(abi::HDR_ASLEEP).swap(0, Ordering::SeqCst) == 1 {
+        let one = 1u64;
+        // SAFETY: writes 8 bytes to the eventfd.
+        unsafe { libc::write(DOORBELL.load(Ordering::Relaxed), (&raw const one).cast(), 8) };
+    }
+    let mut spins = 0;
+    let done = loop {
+        let v = w.load(Ordering::Acquire);
+        if v & abi::WORD_DONE != 0 {
+            break v;
+        }
+        spins += 1;
+        if spins < SPINS {
+            std::hint::spin_loop();
+        } else if v & abi::WORD_WAITING != 0
+            || w.compare_exchange(v, v | abi::WORD_WAITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            let timeout = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+            // SAFETY: waits on the slot's word (shared futex).
+            let r = unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    w.as_ptr(),
+                    libc::FUTEX_WAIT,
+                    v | abi::WORD_WAITING,
+                    &timeout,
+                    0,
+                    0,
+                )
+            };
+            if r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {
+                die_without_daemon();
+            }
+        }
+    };
+    let lo = u64::from(word(at + abi::SLOT_RET).load(Ordering::Relaxed));
+    let hi = u64::from(word(at + abi::SLOT_RET + 4).load(Ordering::Relaxed));
+    w.store(0, Ordering::Release);
+    let fds = if done & abi::WORD_FDS != 0 { receive(slot)? } else { Vec::new() };
+    Ok(Reply { ret: from_raw((lo | hi << 32) as i64), window, fds })
+}
+
+/// Ends the process when the daemon's end of the connection is closed.
+fn die_without_daemon() {
+    let mut p = libc::pollfd { fd: conn(), events: 0, revents: 0 };
+    // SAFETY: polls one descriptor.
+    let n = unsafe { libc::poll(&mut p, 1, 0) };
+    if n > 0 && p.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+        crate::signal::die(libc::SIGKILL);
+    }
+}
+
+/// Descriptors that the daemon sent for `slot`. They get the lowest free numbers.
+fn receive(slot: u32) -> Result<Vec<i32>, Errno> {
+    let mut arrived = ARRIVED.lock().expect("not poisoned");
+    let map = arrived.get_or_insert_with(HashMap::new);
+    loop {
+        if let Some(fds) = map.remove(&slot) {
+            return Ok(fds);
+        }
+        let mut to = [0u8; 4];
+        let (n, fds) = receive_packet(conn(), &mut to).ok_or(EIO)?;
+        if n < 4 {
+            crate::signal::die(libc::SIGKILL);
+        }
+        map.insert(u32::from_le_bytes(to), fds);
+    }
+}
+
+/// One packet and its descriptors (close-on-exec); `None` on error.
+pub fn receive_packet(fd: i32, to: &mut [u8]) -> Option<(usize, Vec<i32>)> {
+    let mut control = [0u64; 40];
+    let mut iov = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    // SAFETY: the message points to live buffers; the control data is walked with the libc macros.
+    unsafe {
+        let mut m: libc::msghdr = std::mem::zeroed();
+        m.msg_iov = &mut iov;
+        m.msg_iovlen = 1;
+        m.msg_control = control.as_mut_ptr().cast();
+        m.msg_controllen = size_of_val(&control);
+        let n = loop {
+            let n = libc::recvmsg(fd, &mut m, libc::MSG_CMSG_CLOEXEC);
+            if n >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+                break n;
+            }
+        };
+        if n < 0 {
+            return None;
+        }
+        let mut fds = Vec::new();
+        let mut c = libc::CMSG_FIRSTHDR(&m);
+        while !c.is_null() {
+            if (*c).cmsg_level == libc::SOL_SOCKET && (*c).cmsg_type == libc::SCM_RIGHTS {
+                let count = ((*c).cmsg_len - libc::CMSG_LEN(0) as usize) / 4;
+                let data = libc::CMSG_DATA(c).cast::<i32>();
+                fds.extend((0..count).map(|k| data.add(k).read_unaligned()));
+            }
+            c = libc::CMSG_NXTHDR(&m, c);
+        }
+        Some((n as usize, fds))
+    }
+}
+
+/// Sends one packet with descriptors and, when asked, this process's credentials.
+pub fn send_packet(fd: i32, bytes: &[u8], fds: &[i32], credentials: bool) -> bool {
+    let mut control = [0u64; 32];
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: as `receive_packet`.
+    unsafe {
+        let mut m: libc::msghdr = std::mem::zeroed();
+        m.msg_iov = &mut iov;
+        m.msg_iovlen = 1;
+        let mut len = 0;
+        if !fds.is_empty() || credentials {
+            m.msg_control = control.as_mut_ptr().cast();
+            m.msg_controllen = size_of_val(&control);
+            let mut c = libc::CMSG_FIRSTHDR(&m);
+            if !fds.is_empty() {
+                (*c).cmsg_level = libc::SOL_SOCKET;
+                (*c).cmsg_type = libc::SCM_RIGHTS;
+                (*c).cmsg_len = libc::CMSG_LEN(size_of_val(fds) as u32) as usize;
+                let data = libc::CMSG_DATA(c).cast::<i32>();
+                for (k, fd) in fds.iter().enumerate() {
+                    data.add(k).write_unaligned(*fd);
+                }
+                len += libc::CMSG_SPACE(size_of_val(fds) as u32) as usize;
+                c = libc::CMSG_NXTHDR(&m, c);
+            }
+            if credentials {
+                (*c).cmsg_level = libc::SOL_SOCKET;
+                (*c).cmsg_type = libc::SCM_CREDENTIALS;
+                (*c).cmsg_len = libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
+                let cred = libc::ucred { pid: libc::getpid(), uid: libc::getuid(), gid: libc::getgid() };
+                libc::CMSG_DATA(c).cast::<libc::ucred>().write_unaligned(cred);
+                len += libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize;
+            }
+            m.msg_controllen = len;
+        }
+        libc::sendmsg(fd, &m, libc::MSG_NOSIGNAL) == bytes.len() as isize
+    }
+}
