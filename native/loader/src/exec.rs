@@ -374,7 +374,8 @@ fn commit(t: &mut Thread, plan: Plan) {
 }
 
 fn replace(t: &mut Thread, plan: &Plan) -> Result<(), Errno> {
-    process::files().close_on_exec();
+    let keep: Vec<i32> = plan.interp.iter().chain([&plan.exe]).map(|o| o.fd).collect();
+    process::files().close_on_exec(&keep);
     signal::reset_for_exec();
     {
         let mut mm = process::mm();

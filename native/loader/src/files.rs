@@ -155,9 +155,9 @@ impl Files {
         }
     }
 
-    /// execve(2): closes what has FD_CLOEXEC.
-    pub fn close_on_exec(&mut self) {
-        for fd in 0..self.high {
+    /// execve(2): closes what has FD_CLOEXEC, but for the loader's own `keep`.
+    pub fn close_on_exec(&mut self, keep: &[i32]) {
+        for fd in (0..self.high).filter(|fd| !keep.contains(fd)) {
             // SAFETY: plain fcntl and close on a guest descriptor.
             let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
             if flags >= 0 && flags & libc::FD_CLOEXEC != 0 {

@@ -173,7 +173,7 @@ pub fn set_action(signal: i32, new: Option<Action>) -> Result<Action, Errno> {
 }
 
 fn apply(signal: i32, a: &Action) {
-    if SYNCHRONOUS & bit(signal) != 0 || signal == LEAVE_SIGNAL {
+    if (SYNCHRONOUS | UNBLOCKABLE) & bit(signal) != 0 || signal == LEAVE_SIGNAL {
         return;
     }
     match a.handler {
@@ -206,8 +206,11 @@ pub fn reset_for_exec() {
     let mut table = ACTIONS.lock().expect("never poisoned");
     for signal in 1..=64 {
         let a = &mut table[signal as usize];
+        let caught = a.handler > SIG_IGN;
         *a = Action { handler: if a.handler == SIG_IGN { SIG_IGN } else { SIG_DFL }, ..Action::default() };
-        apply(signal, a);
+        if caught {
+            apply(signal, a);
+        }
     }
 }
 
