@@ -1,0 +1,119 @@
+/**
+ * The signed manifest: an in-toto Statement (subjects: the artefacts and every approved program,
+ * with digests) in a DSSE envelope, Ed25519 over the pre-authentication encoding.
+ * The bytes that were verified are the bytes that are parsed.
+ */
+import sodium from 'libsodium-wrappers'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+
+await sodium.ready
+
+export const PAYLOAD_TYPE = 'application/vnd.in-toto+json'
+export const PREDICATE_TYPE = 'https://recompiler.io/manifest/v1'
+
+/** An executable of the image. */
+export interface Program {
+  readonly path: string
+  readonly sha256: string
+  readonly kind: 'elf' | 'script'
+  readonly nid: number
+}
+
+export interface Policy {
+  /** `path+digest`: only at its own path; `digest`: anywhere. */
+  readonly exec: 'path+digest' | 'digest'
+  /** Destinations beyond the container's loopback; empty: none. */
+  readonly egress: readonly string[]
+}
+
+export interface Manifest {
+  readonly _type: 'https://in-toto.io/Statement/v1'
+  readonly subject: readonly { readonly name: string; readonly digest: { readonly sha256: string } }[]
+  readonly predicateType: typeof PREDICATE_TYPE
+  readonly predicate: {
+    readonly abi: number
+    readonly target: 'x86_64-linux'
+    /** Grows with every build of one name: an older one can be refused. */
+    readonly version: number
+    readonly policy: Policy
+    readonly programs: readonly Program[]
+    readonly config: { readonly env: readonly string[]; readonly cwd: string; readonly user: string; readonly cmd: readonly string[]; readonly entrypoint: readonly string[] }
+  }
+}
+
+export interface Envelope {
+  readonly payloadType: string
+  readonly payload: string
+  readonly signatures: readonly { readonly keyid: string; readonly sig: string }[]
+}
+
+export interface KeyPair { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array }
+
+const pae = (type: string, payload: Buffer): Buffer =>
+  Buffer.concat([Buffer.from(`DSSEv1 ${Buffer.byteLength(type)} ${type} ${payload.length} `), payload])
+
+export const keyId = (publicKey: Uint8Array): string =>
+  sodium.to_hex(sodium.crypto_generichash(16, publicKey))
+
+export function sign(manifest: Manifest, key: KeyPair): Envelope {
+  const payload = Buffer.from(JSON.stringify(manifest))
+  const sig = sodium.crypto_sign_detached(pae(PAYLOAD_TYPE, payload), key.privateKey)
+  return {
+    payloadType: PAYLOAD_TYPE,
+    payload: payload.toString('base64'),
+    signatures: [{ keyid: keyId(key.publicKey), sig: Buffer.from(sig).toString('base64') }],
+  }
+}
+
+/** The manifest in `bytes`, if one of `trusted` signed it; otherwise why not. */
+export function open(bytes: Buffer, trusted: readonly Uint8Array[]): Manifest | string {
+  let envelope: Envelope
+  try {
+    envelope = JSON.parse(bytes.toString('utf8')) as Envelope
+  } catch {
+    return 'the envelope is not JSON'
+  }
+  if (envelope.payloadType !== PAYLOAD_TYPE || typeof envelope.payload !== 'string' || !Array.isArray(envelope.signatures)) {
+    return 'the envelope is not a DSSE envelope of an in-toto statement'
+  }
+  const payload = Buffer.from(envelope.payload, 'base64')
+  if (payload.toString('base64') !== envelope.payload) return 'the payload is not canonical base64'
+  const message = pae(PAYLOAD_TYPE, payload)
+  const good = envelope.signatures.some((s) => trusted.some((key) => {
+    try {
+      return keyId(key) === s.keyid && sodium.crypto_sign_verify_detached(Buffer.from(s.sig, 'base64'), message, key)
+    } catch {
+      return false
+    }
+  }))
+  if (!good) return 'no trusted key has signed it'
+  const manifest = JSON.parse(payload.toString('utf8')) as Manifest
+  if (manifest.predicateType !== PREDICATE_TYPE) return `its predicate is ${manifest.predicateType}, not ${PREDICATE_TYPE}`
+  return manifest
+}
+
+/** Where keys live: $VKERNEL_KEYS, or the user's configuration directory. */
+export const keyDirectory = (): string =>
+  process.env['VKERNEL_KEYS'] ?? join(process.env['XDG_CONFIG_HOME'] ?? join(homedir(), '.config'), 'vkernel', 'keys')
+
+/** The signing key, made on first use. */
+export function signingKey(dir = keyDirectory()): KeyPair {
+  const file = join(dir, 'default.key')
+  if (!existsSync(file)) {
+    const pair = sodium.crypto_sign_keypair()
+    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    writeFileSync(file, sodium.to_hex(pair.privateKey) + '\n', { mode: 0o600 })
+    chmodSync(file, 0o600)
+    writeFileSync(join(dir, 'default.pub'), sodium.to_hex(pair.publicKey) + '\n')
+  }
+  const privateKey = sodium.from_hex(readFileSync(file, 'utf8').trim())
+  return { privateKey, publicKey: privateKey.slice(32) }
+}
+
+/** Every `*.pub` in the key directory. */
+export function trustedKeys(dir = keyDirectory()): Uint8Array[] {
+  if (!existsSync(dir)) return []
+  return readdirSync(dir).filter((f) => f.endsWith('.pub')).map((f) => sodium.from_hex(readFileSync(join(dir, f), 'utf8').trim()))
+}
