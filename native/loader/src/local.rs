@@ -99,9 +99,25 @@ pub fn prlimit(pid: u64, resource: u64, new: u64, old: u64) -> SysResult {
         current
     } else {
         let mut current = [0u64; 2];
+        // The hidden descriptors need the host's own hard limit, so only the soft one moves.
+        let files = resource as u32 == libc::RLIMIT_NOFILE;
+        let most = vkernel_abi::generated::ring::HIDDEN_FD_BASE as u64;
+        let wanted = match wanted {
+            Some(w) if files && w[0] > most => return Err(EPERM),
+            Some(w) if files => {
+                let mut host = [0u64; 2];
+                // SAFETY: a live pair of u64.
+                unsafe { host::call(libc::SYS_prlimit64, [0, resource, 0, host.as_mut_ptr() as u64, 0, 0]) }?;
+                Some([w[0], host[1]])
+            }
+            w => w,
+        };
         let to = wanted.as_ref().map_or(0, |w| w.as_ptr() as u64);
         // SAFETY: live pairs of u64.
         unsafe { host::call(libc::SYS_prlimit64, [0, resource, to, current.as_mut_ptr() as u64, 0, 0]) }?;
+        if files {
+            current[1] = most;
+        }
         current
     };
     if old != 0 {

@@ -1,2 +1,137 @@
 //! What a guest process gives up before its first instruction. The order matters: each step needs
-//! something that the next takes away.
+//! something that the next takes away. map code → seal it → namespaces, empty root → no_new_privs,
+//! capabilities, dumpable → Landlock → MDWE → seccomp.
+
+use crate::seccomp;
+use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
+
+fn error(what: &str) -> String {
+    format!("{what}: {}", std::io::Error::last_os_error())
+}
+
+fn check(r: impl Into<i64>, what: &str) -> Result<(), String> {
+    if r.into() < 0 { Err(error(what)) } else { Ok(()) }
+}
+
+/// Makes every mapping that is executable now immutable (mseal(2), Linux 6.10; earlier kernels keep
+/// seccomp's and MDWE's rules only).
+pub fn seal_code() {
+    const SYS_MSEAL: i64 = 462;
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(prot)) = (words.next(), words.next()) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        if prot.contains('x') && !line.contains("[vsyscall]")
+            && let (Ok(a), Ok(b)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16))
+        {
+            // SAFETY: sealing our own code mappings.
+            unsafe { libc::syscall(SYS_MSEAL, a, b - a, 0) };
+        }
+    }
+}
+
+/// In the new namespaces: ids, loopback, host name, and an empty read-only root.
+pub fn namespaces(hostname: &str) -> Result<(), String> {
+    let write = |file: &str, text: String| std::fs::write(file, text).map_err(|e| format!("{file}: {e}"));
+    // One id: the guest's own users are the daemon's business.
+    let (uid, gid) = *OUTER_IDS.get().ok_or("the outer ids are not known")?;
+    let _ = write("/proc/self/setgroups", "deny".into());
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    loopback_up()?;
+    // SAFETY: plain calls with live strings, in namespaces of our own.
+    unsafe {
+        libc::sethostname(hostname.as_ptr().cast(), hostname.len());
+        let none = std::ptr::null::<libc::c_char>();
+        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()), "private mounts")?;
+        let at = c"/proc".as_ptr();
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
+        check(libc::mount(c"none".as_ptr(), at, c"tmpfs".as_ptr(), flags, c"size=4k,nr_inodes=2".as_ptr().cast()), "empty root")?;
+        check(libc::chdir(at), "chdir")?;
+        check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()), "pivot_root")?;
+        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH), "umount")?;
+        check(libc::chdir(c"/".as_ptr()), "chdir")?;
+    }
+    Ok(())
+}
+
+/// (uid, gid) of the zygote, taken before any namespace is entered.
+pub static OUTER_IDS: std::sync::OnceLock<(u32, u32)> = std::sync::OnceLock::new();
+
+fn loopback_up() -> Result<(), String> {
+    // SAFETY: a socket and one ioctl with a live ifreq.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(fd, "socket")?;
+        let mut r: libc::ifreq = std::mem::zeroed();
+        r.ifr_name[0] = b'l' as libc::c_char;
+        r.ifr_name[1] = b'o' as libc::c_char;
+        r.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        let up = libc::ioctl(fd, libc::SIOCSIFFLAGS, &r);
+        libc::close(fd);
+        check(up, "loopback")
+    }
+}
+
+/// The guest's descriptors end below the hidden ones.
+pub fn limit_files(asked: u64) {
+    // SAFETY: plain rlimit calls.
+    unsafe {
+        let mut r: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut r);
+        r.rlim_cur = asked.clamp(16, HIDDEN_FD_BASE as u64);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &r);
+    }
+}
+
+/// The last steps, in order. After this the process can make no new code, open nothing, gain
+/// nothing.
+pub fn seal_process() -> Result<(), String> {
+    // SAFETY: plain prctl and capability calls on this process.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")?;
+        for cap in 0..=63 {
+            if libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) > 0 {
+                libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0);
+            }
+        }
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        let header = [0x2008_0522u32, 0];
+        let none = [0u32; 6];
+        check(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()), "capabilities")?;
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")?;
+    }
+    landlock()?;
+    const PR_SET_MDWE: i32 = 65;
+    const PR_MDWE_REFUSE_EXEC_GAIN: u64 = 1;
+    // SAFETY: plain prctl. Kernels before 6.3 have no MDWE: seccomp's rules remain.
+    unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) };
+    seccomp::install()
+}
+
+/// Denies every file-system access by path (landlock(7)); kernels without it have the empty root.
+fn landlock() -> Result<(), String> {
+    const CREATE: i64 = 444;
+    const RESTRICT: i64 = 446;
+    // SAFETY: the version query takes no attributes.
+    let abi = unsafe { libc::syscall(CREATE, 0, 0, 1) };
+    if abi < 1 {
+        return Ok(());
+    }
+    let bits = match abi {
+        1 => 13,
+        2 => 14,
+        3 | 4 => 15,
+        _ => 16,
+    };
+    let attr: u64 = (1 << bits) - 1;
+    // SAFETY: a live attribute of 8 bytes; the ruleset has no rules, so nothing is allowed.
+    unsafe {
+        let fd = libc::syscall(CREATE, &raw const attr, 8, 0) as i32;
+        check(fd, "landlock ruleset")?;
+        let r = libc::syscall(RESTRICT, fd, 0);
+        libc::close(fd);
+        check(r, "landlock")
+    }
+}

@@ -21,6 +21,7 @@ mod mm;
 mod netcalls;
 mod process;
 mod ring;
+mod seccomp;
 mod sigcalls;
 mod signal;
 mod stack;

@@ -1,0 +1,25 @@
+/** The daemon's own failures, never the guest's: code, client exit status, what to do next. */
+export const errors = {
+  VK_ERR_NO_IMAGE: { status: 125, hint: 'build one: recompiler build -o DIR --rootfs ROOT' },
+  VK_ERR_IMAGE: { status: 125, hint: 'check it: recompiler verify IMAGE' },
+  VK_ERR_SIGNATURE: { status: 125, hint: 'put the signer\'s public key into the key directory, or build the image again' },
+  VK_ERR_DIGEST: { status: 125, hint: 'the image was changed after it was signed: recompiler verify IMAGE, then build it again' },
+  VK_ERR_SPAWN: { status: 125, hint: 'recompiler doctor says what the host is missing' },
+  VK_ERR_PROTOCOL: { status: 125, hint: 'client and daemon are of different versions: stop the daemon and try again' },
+  VK_ERR_NO_CONTAINER: { status: 125, hint: 'recompiler ps lists the running ones' },
+  VK_ERR_ZYGOTE: { status: 125, hint: 'the image\'s zygote ended; run the command again' },
+} as const
+
+export type ErrorCode = keyof typeof errors
+
+export class VkError extends Error {
+  override name = 'VkError'
+  readonly status: number
+  readonly hint: string
+
+  constructor(readonly code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.status = errors[code].status
+    this.hint = errors[code].hint
+  }
+}

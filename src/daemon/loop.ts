@@ -1,0 +1,58 @@
+/**
+ * The daemon's loop: one epoll set over guests' doorbells, connections, zygotes, clients, and Node's
+ * own loop. Handlers are synchronous; Node's loop gets a turn whenever it has something to do.
+ */
+import { addon } from '../native/addon.ts'
+
+const NODE = 0
+
+export class Loop {
+  private readonly ep = addon.epollCreate()
+  private readonly handlers = new Map<number, { fd: number; ready: () => void }>()
+  private nextId = 1
+  private stopped = false
+  private readonly ids = new Int32Array(64)
+  /** Called before the loop sleeps; true: there is work, do not sleep. */
+  beforeSleep: () => boolean = () => false
+  afterSleep: () => void = () => {}
+
+  constructor() {
+    addon.epollAdd(this.ep, addon.loopFd(), NODE)
+  }
+
+  /** Calls `ready` whenever `fd` is readable; returns how to stop that. */
+  watch(fd: number, ready: () => void): () => void {
+    const id = this.nextId++
+    this.handlers.set(id, { fd, ready })
+    addon.epollAdd(this.ep, fd, id)
+    return () => {
+      if (this.handlers.delete(id)) addon.epollDel(this.ep, fd)
+    }
+  }
+
+  stop(): void {
+    this.stopped = true
+  }
+
+  start(): void {
+    const turn = (): void => {
+      let node = false
+      while (!this.stopped && !node) {
+        const timeout = this.beforeSleep() ? 0 : 1000
+        const timer = addon.loopTimeout()
+        // A pending setImmediate makes libuv's timeout 0: it is our own, so it does not count.
+        const n = addon.epollWait(this.ep, timer > 0 ? Math.min(timeout, timer) : timeout, this.ids)
+        this.afterSleep()
+        for (let k = 0; k < n; k++) {
+          const id = this.ids[k]!
+          if (id === NODE) node = true
+          else this.handlers.get(id)?.ready()
+        }
+        if (n <= 0 && timer >= 0) node = true
+        if (n <= 0) node = true
+      }
+      if (!this.stopped) setImmediate(turn)
+    }
+    turn()
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * Consumer side of a container's request ring (docs/abi.md). Every byte is hostile: a slot is taken
+ * once, its window copied once, and only the copies are looked at.
+ */
+import { closeSync } from 'node:fs'
+import * as R from '../abi/ring.ts'
+import { EIO, ENOSYS } from '../abi/errno.ts'
+import { addon } from '../native/addon.ts'
+import { Call } from '../syscalls/handler.ts'
+import { handlers } from '../syscalls/index.ts'
+import type { Container, Task } from '../task/container.ts'
+
+export class Ring {
+  readonly fd: number
+  readonly doorbell: number
+  private readonly buffer: Buffer
+  private readonly words: Int32Array
+  /** Task that last used a slot, to free the slots of the dead. */
+  private readonly owners = new Int32Array(R.RING_SLOTS)
+
+  constructor(private readonly container: Container, private readonly violated: (task: Task | undefined, what: string) => void,
+    private readonly drain: (task: Task) => void) {
+    this.fd = addon.createRing(R.RING_SIZE)
+    this.doorbell = addon.eventfd()
+    if (this.fd < 0 || this.doorbell < 0) throw new Error(`no descriptors for a ring (errno ${-Math.min(this.fd, this.doorbell)})`)
+    this.buffer = addon.mapShared(this.fd, R.RING_SIZE)
+    this.words = new Int32Array(this.buffer.buffer, this.buffer.byteOffset, R.RING_SIZE / 4)
+    this.buffer.writeUInt32LE(R.RING_MAGIC, R.HDR_MAGIC)
+    this.buffer.writeUInt32LE(R.RING_VERSION, R.HDR_VERSION)
+    this.buffer.writeUInt32LE(R.RING_SLOTS, R.HDR_SLOTS)
+    this.buffer.writeUInt32LE(R.RING_WINDOW, R.HDR_WINDOW)
+  }
+
+  /** Says that the daemon is about to sleep: guests ring the doorbell from now on. */
+  sleep(): void {
+    Atomics.store(this.words, R.HDR_ASLEEP / 4, 1)
+  }
+
+  awake(): void {
+    Atomics.store(this.words, R.HDR_ASLEEP / 4, 0)
+  }
+
+  /** Answers what is posted; true when there was something. */
+  poll(): boolean {
+    let any = false
+    for (let w = 0; w < 8; w++) {
+      let posted = Atomics.exchange(this.words, R.HDR_POSTED / 4 + w, 0)
+      while (posted !== 0) {
+        const bit = 31 - Math.clz32(posted & -posted)
+        posted &= posted - 1
+        any = true
+        this.answer(w * 32 + bit)
+      }
+    }
+    return any
+  }
+
+  private answer(slot: number): void {
+    const at = R.SLOTS_OFF + slot * R.SLOT_SIZE
+    const word = Atomics.load(this.words, at / 4)
+    if (!(word & R.WORD_REQUEST) || word & R.WORD_DONE) return
+    const nr = word & R.WORD_NR_MASK
+    const num = this.buffer.readUInt32LE(at + R.SLOT_TASK)
+    const args = Array.from({ length: 6 }, (_, n) => this.buffer.readBigUInt64LE(at + R.SLOT_ARGS + 8 * n))
+    const task = this.container.tasks.get(num)
+    if (!task) return this.violated(undefined, `a request names task ${num}`)
+    this.owners[slot] = num
+    const off = R.WINDOWS_OFF + slot * R.RING_WINDOW
+    const window = this.buffer.subarray(off, off + R.RING_WINDOW)
+    const call = new Call(task, args, window)
+    const handler = handlers.get(nr)
+    let ret = -ENOSYS
+    if (handler) {
+      if (task.announced.length === 0) this.drain(task)
+      this.container.current = task
+      try {
+        ret = handler(call)
+      } catch (e) {
+        ret = -EIO
+        process.stderr.write(`vkernel: bug in call ${nr}: ${(e as Error).stack}\n`)
+      }
+      this.container.current = undefined
+    }
+    call.flush(window)
+    this.buffer.writeBigInt64LE(BigInt(ret), at + R.SLOT_RET)
+    let done = R.WORD_DONE | nr
+    if (call.fds.length > 0) {
+      const b = Buffer.alloc(4)
+      b.writeUInt32LE(slot)
+      if (addon.send(task.conn, b, call.fds) === 4) done |= R.WORD_FDS
+      else this.buffer.writeBigInt64LE(BigInt(-EIO), at + R.SLOT_RET)
+      for (const fd of call.fds) closeSync(fd)
+    }
+    const old = Atomics.exchange(this.words, at / 4, done | 0)
+    if (old & R.WORD_WAITING) addon.futexWake(this.buffer, at)
+  }
+
+  /** Frees the slots of a dead task. */
+  release(task: Task): void {
+    for (let slot = 0; slot < R.RING_SLOTS; slot++) {
+      if (this.owners[slot] !== task.num) continue
+      this.owners[slot] = 0
+      Atomics.store(this.words, (R.SLOTS_OFF + slot * R.SLOT_SIZE) / 4, 0)
+      Atomics.and(this.words, R.HDR_CLAIMED / 4 + (slot >> 5), ~(1 << (slot & 31)))
+    }
+  }
+
+  destroy(): void {
+    closeSync(this.fd)
+    closeSync(this.doorbell)
+  }
+}

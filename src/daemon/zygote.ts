@@ -1,0 +1,139 @@
+/** One zygote per image: verified artefacts in, container processes out. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { closeSync, openSync, readFileSync, readSync, realpathSync } from 'node:fs'
+import { join } from 'node:path'
+import { pack, unpack } from 'msgpackr'
+import { ImageFs } from '../fs/imagefs.ts'
+import { openLayout } from '../image/oci.ts'
+import { openManifest } from '../image/verify.ts'
+import type { Manifest } from '../image/manifest.ts'
+import { addon } from '../native/addon.ts'
+import { VkError } from './errors.ts'
+import type { Loop } from './loop.ts'
+
+const loader = join(import.meta.dirname, '../../native/target/release/vkernel-loader')
+
+export interface ZygoteEvent { readonly type: string; readonly id: number; readonly pid?: number; readonly status?: number; readonly what?: string }
+
+/** Opens a part and checks that its bytes are the ones the manifest signs; the descriptor is kept. */
+function openVerified(name: string, path: string, sha256: string | undefined): number {
+  let fd: number
+  try {
+    fd = openSync(path, 'r')
+  } catch (e) {
+    throw new VkError('VK_ERR_IMAGE', `${name} cannot be opened`, { cause: e })
+  }
+  const hash = createHash('sha256')
+  const buf = Buffer.alloc(1 << 20)
+  for (let at = 0; ;) {
+    const n = readSync(fd, buf, 0, buf.length, at)
+    if (n === 0) break
+    hash.update(buf.subarray(0, n))
+    at += n
+  }
+  const seen = hash.digest('hex')
+  if (seen !== sha256) {
+    closeSync(fd)
+    throw new VkError('VK_ERR_DIGEST', `${name} is sha256:${seen}, the signed manifest says sha256:${sha256}`)
+  }
+  return fd
+}
+
+/** ELF digests in the megabinary's index, in order. */
+function readIndex(fd: number): Map<string, number> {
+  const header = Buffer.alloc(96)
+  readSync(fd, header, 0, 96, 0)
+  const count = header.readUInt32LE(12)
+  const table = Buffer.alloc(count * 112)
+  readSync(fd, table, 0, table.length, Number(header.readBigUInt64LE(16)))
+  return new Map(Array.from({ length: count }, (_, n) => [table.toString('hex', n * 112, n * 112 + 32), n]))
+}
+
+export class Zygote {
+  readonly manifest: Manifest
+  readonly image: ImageFs
+  readonly elfIndex: Map<string, number>
+  private readonly child: ChildProcess
+  private readonly control: number
+  private readonly erofs: number
+  private readonly unwatch: () => void
+  alive = true
+
+  private constructor(readonly dir: string, loop: Loop, private readonly onEvent: (e: ZygoteEvent) => void, private readonly onDeath: () => void) {
+    const checked = openManifest(dir)
+    if ('ok' in checked) throw new VkError('VK_ERR_SIGNATURE', `the manifest of ${dir} is not valid: ${checked.why}`)
+    this.manifest = checked
+    const parts = openLayout(dir)
+    const digest = (name: string): string | undefined => this.manifest.subject.find((s) => s.name === name)?.digest.sha256
+    this.erofs = openVerified('image.erofs', parts.erofs.path, digest('image.erofs'))
+    const mega = openVerified('the megabinary', parts.megabinary.path, digest('megabinary'))
+    this.image = new ImageFs(this.erofs)
+    this.elfIndex = readIndex(mega)
+    const [ours, theirs] = addon.seqpacketPair()
+    this.control = ours!
+    const env: Record<string, string> = {}
+    if (process.env['VKERNEL_TRACE']) env['VKERNEL_TRACE'] = process.env['VKERNEL_TRACE']
+    this.child = spawn(loader, ['zygote'], { stdio: ['ignore', 'inherit', 'inherit', theirs!, mega, this.erofs], env })
+    closeSync(theirs!)
+    closeSync(mega)
+    this.child.on('error', () => this.died())
+    this.child.on('exit', () => this.died())
+    this.unwatch = loop.watch(this.control, () => this.receive())
+  }
+
+  private died(): void {
+    if (!this.alive) return
+    this.alive = false
+    this.unwatch()
+    closeSync(this.control)
+    this.onDeath()
+  }
+
+  private receive(): void {
+    while (this.alive) {
+      const p = addon.receive(this.control, 65_536)
+      if (p.error) return
+      if (p.data.length === 0) return this.died()
+      this.onEvent(unpack(p.data) as ZygoteEvent)
+    }
+  }
+
+  /** Sends a request; its descriptors are duplicated by the kernel. */
+  request(message: object, fds: number[]): boolean {
+    return this.alive && addon.send(this.control, pack(message), fds) > 0
+  }
+
+  stop(): void {
+    this.child.kill('SIGKILL')
+    this.died()
+    closeSync(this.erofs)
+  }
+
+  private static readonly running = new Map<string, Zygote>()
+
+  /** The zygote of the image in `dir`, started and verified when there is none. */
+  static of(dir: string, loop: Loop, onEvent: (e: ZygoteEvent) => void, onDeath: (z: Zygote) => void): Zygote {
+    let real: string
+    try {
+      real = realpathSync(dir)
+      readFileSync(join(real, 'oci-layout'))
+    } catch {
+      throw new VkError('VK_ERR_NO_IMAGE', `there is no image at ${dir}`)
+    }
+    // An image that was rebuilt in place has another manifest and gets a new zygote.
+    const key = `${real}\0${openLayout(real).manifest.digest}`
+    const known = Zygote.running.get(key)
+    if (known?.alive) return known
+    const z: Zygote = new Zygote(real, loop, onEvent, () => {
+      Zygote.running.delete(key)
+      onDeath(z)
+    })
+    Zygote.running.set(key, z)
+    return z
+  }
+
+  static stopAll(): void {
+    for (const z of [...Zygote.running.values()]) z.stop()
+  }
+}

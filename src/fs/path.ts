@@ -1,0 +1,96 @@
+/**
+ * Path resolution (path_resolution(7)): components, symbolic links, "..", search permission.
+ * Works on dentries only; the host's own path walk is never involved.
+ */
+import * as E from '../abi/errno.ts'
+import { S_IFLNK, S_IFMT, X_OK } from '../abi/fcntl.ts'
+import { isDir, type Dentry, type Inode } from './inode.ts'
+import type { Vfs } from './vfs.ts'
+
+export interface Creds { uid: readonly [number, number, number]; gid: readonly [number, number, number]; groups: readonly number[] }
+
+/** Permission check on mode bits with the effective (or real) ids; guest root passes. */
+export function may(inode: Inode, want: number, c: Creds, real = false): boolean {
+  const uid = c.uid[real ? 0 : 1], gid = c.gid[real ? 0 : 1]
+  if (uid === 0) return !(want & X_OK) || isDir(inode) || (inode.mode & 0o111) !== 0
+  const bits = inode.uid === uid ? inode.mode >> 6
+    : inode.gid === gid || c.groups.includes(inode.gid) ? inode.mode >> 3 : inode.mode
+  return (bits & want) === want
+}
+
+export interface Found {
+  /** Directory that holds the last component. */
+  readonly dir: Dentry
+  /** The last component; "." for a path that ends in a directory itself. */
+  readonly name: string
+  readonly node: Dentry | undefined
+  /** The path ended in a slash: it must name a directory. */
+  readonly slash: boolean
+}
+
+const MAX_LINKS = 40
+
+const isLink = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFLNK
+
+/** Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. */
+export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds): Found | E.Errno {
+  if (path === '') return -E.ENOENT
+  if (path.length > 4095) return -E.ENAMETOOLONG
+  let links = 0
+  let dir = path[0] === '/' ? vfs.root : at
+  let rest = path.split('/').filter(Boolean)
+  let slash = path.endsWith('/') && rest.length > 0
+  if (rest.length === 0) return { dir: vfs.root, name: '.', node: vfs.root, slash: true }
+  for (;;) {
+    const name = rest[0]!
+    const last = rest.length === 1
+    if (!isDir(dir.inode)) return -E.ENOTDIR
+    if (!may(dir.inode, X_OK, c)) return -E.EACCES
+    if (name.length > 255) return -E.ENAMETOOLONG
+    if (name === '.' || name === '..') {
+      const next = name === '.' ? dir : dir.parent
+      if (last) return { dir: next, name: '.', node: next, slash: true }
+      dir = next
+      rest = rest.slice(1)
+      continue
+    }
+    const node = dir.deleted ? undefined : vfs.child(dir, name)
+    if (!node) {
+      if (!last) return -E.ENOENT
+      return { dir, name, node: undefined, slash }
+    }
+    if (isLink(node.inode) && (!last || follow || slash)) {
+      if (++links > MAX_LINKS) return -E.ELOOP
+      const special = node.inode.special
+      if (special?.kind === 'link' && special.node) {
+        const to = special.node()
+        if (!to) return -E.ENOENT
+        if (last) return { dir: to.parent, name: to.name, node: to, slash }
+        dir = to
+        rest = rest.slice(1)
+        continue
+      }
+      const target = special?.kind === 'link' ? special.target() : node.inode.target!
+      if (target === '') return -E.ENOENT
+      const parts = target.split('/').filter(Boolean)
+      if (target[0] === '/') dir = vfs.root
+      if (last && target.endsWith('/')) slash = true
+      rest = [...parts, ...rest.slice(1)]
+      if (rest.length === 0) return { dir, name: '.', node: dir, slash: true }
+      continue
+    }
+    if (last) {
+      if (slash && !isDir(node.inode)) return -E.ENOTDIR
+      return { dir, name, node, slash }
+    }
+    dir = node
+    rest = rest.slice(1)
+  }
+}
+
+/** The existing dentry at `path`. */
+export function resolve(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds): Dentry | E.Errno {
+  const f = walk(vfs, at, path, follow, c)
+  if (typeof f === 'number') return f
+  return f.node ?? -E.ENOENT
+}

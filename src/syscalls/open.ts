@@ -1,0 +1,135 @@
+/** open and its grants: what the loader gets for a name. */
+import { closeSync, openSync } from 'node:fs'
+import * as E from '../abi/errno.ts'
+import * as F from '../abi/fcntl.ts'
+import { GRANT_DIR, GRANT_HOST, GRANT_IMAGE, GRANT_LOADER, GRANT_SIZE } from '../abi/ring.ts'
+import { isDir, now, type Dentry, type Inode } from '../fs/inode.ts'
+import { may, walk } from '../fs/path.ts'
+import { addon } from '../native/addon.ts'
+import type { Call } from './handler.ts'
+
+interface Grant { kind: number; node: number; nid?: number; size?: number; mode: number; what?: number; ino: number }
+
+function writeGrant(call: Call, g: Grant): number {
+  const b = Buffer.alloc(GRANT_SIZE)
+  b.writeUInt32LE(g.kind, 0)
+  b.writeUInt32LE(g.node, 4)
+  b.writeBigUInt64LE(BigInt(g.nid ?? 0), 8)
+  b.writeBigUInt64LE(BigInt(g.size ?? 0), 16)
+  b.writeUInt32LE(g.mode, 24)
+  b.writeUInt32LE(g.what ?? 0, 28)
+  b.writeBigUInt64LE(BigInt(g.ino), 32)
+  call.write(0, b)
+  return 0
+}
+
+/** Answers with a host descriptor, which the reply takes over. */
+export function grantHost(call: Call, fd: number, d: Dentry | undefined): number {
+  if (fd < 0) return fd
+  call.fds.push(fd)
+  return writeGrant(call, { kind: GRANT_HOST, node: d?.id ?? 0, mode: d?.inode.mode ?? 0, ino: d?.inode.ino ?? 0 })
+}
+
+export function openat(call: Call): number {
+  const { vfs } = call.task.container
+  const flags = call.int(2)
+  const at = call.node(0)
+  if (typeof at === 'number') return at
+  if ((flags & F.O_TMPFILE) === F.O_TMPFILE) return -E.EOPNOTSUPP
+  const create = (flags & F.O_CREAT) !== 0 && !(flags & F.O_PATH)
+  const exclusive = create && (flags & F.O_EXCL) !== 0
+  const follow = !(flags & F.O_NOFOLLOW) && !exclusive
+  const creds = call.task.creds
+  const found = walk(vfs, at, call.text(1), follow, creds)
+  if (typeof found === 'number') return found
+  let node = found.node
+  if (!node) {
+    if (!create) return -E.ENOENT
+    if (found.slash) return -E.EISDIR
+    if (found.dir.deleted) return -E.ENOENT
+    if (!may(found.dir.inode, F.W_OK | F.X_OK, creds)) return -E.EACCES
+    if (found.dir.inode.special) return -E.EACCES
+    const inode = vfs.newInode(F.S_IFREG | (call.int(3) & 0o7777), creds.uid[1], groupOf(found.dir.inode, creds.gid[1]), found.dir.inode.fs)
+    const r = vfs.createContents(inode)
+    if (r < 0) return r
+    node = vfs.link(found.dir, found.name, inode)
+    return openNode(call, node, flags & ~F.O_TRUNC, true)
+  }
+  if (exclusive) return -E.EEXIST
+  if (create && isDir(node.inode)) return -E.EISDIR
+  return openNode(call, node, flags, false)
+}
+
+/** A new file takes its directory's group where that has set-group-id (inode_init_owner). */
+export const groupOf = (dir: Inode, gid: number): number => (dir.mode & F.S_ISGID ? dir.gid : gid)
+
+function openNode(call: Call, node: Dentry, flags: number, created: boolean): number {
+  const { vfs } = call.task.container
+  const i = node.inode
+  const access = flags & F.O_ACCMODE
+  const type = i.mode & F.S_IFMT
+  const grant = (kind: number, more: Partial<Grant> = {}): number =>
+    writeGrant(call, { kind, node: node.id, mode: i.mode, ino: i.ino, ...more })
+  if (i.special?.kind === 'fd') {
+    if (flags & F.O_PATH) return grant(GRANT_DIR)
+    return grant(GRANT_LOADER, { what: 3, nid: i.special.fd })
+  }
+  if (type === F.S_IFLNK) return flags & F.O_PATH ? grant(GRANT_DIR) : -E.ELOOP
+  if (flags & F.O_DIRECTORY && type !== F.S_IFDIR) return -E.ENOTDIR
+  if (flags & F.O_PATH) return grant(GRANT_DIR)
+  const want = access === F.O_RDONLY ? F.R_OK : access === F.O_WRONLY ? F.W_OK : F.R_OK | F.W_OK
+  if (!created && !may(i, want, call.task.creds)) return -E.EACCES
+  if (type === F.S_IFDIR) return access === F.O_RDONLY ? grant(GRANT_DIR) : -E.EISDIR
+  const special = i.special
+  switch (special?.kind) {
+    case 'device': return grantHost(call, hostOpen(special.host, flags & ~(F.O_CREAT | F.O_TRUNC | F.O_EXCL)), node)
+    case 'tty': return call.task.tty < 0 ? -E.ENXIO : grantHost(call, addon.duplicate(call.task.tty), node)
+    case 'fifo': return grantHost(call, openFifo(special.host, flags), node)
+    case 'text': {
+      if (access !== F.O_RDONLY) return -E.EACCES
+      const made = special.make()
+      return grantHost(call, addon.memoryFile(typeof made === 'string' ? Buffer.from(made, 'latin1') : made, true), node)
+    }
+    case 'maps': return grant(GRANT_LOADER, { what: 1 })
+    default: break
+  }
+  if (type === F.S_IFSOCK) return -E.ENXIO
+  const writes = access !== F.O_RDONLY || (flags & F.O_TRUNC) !== 0
+  if (i.backing?.kind === 'image') {
+    if (!writes) return grant(GRANT_IMAGE, { nid: i.backing.nid, size: i.backing.size })
+    const r = vfs.copyUp(i, (flags & F.O_TRUNC) !== 0)
+    if (r < 0) return r
+    if (flags & F.O_TRUNC) i.mtime = i.ctime = now()
+  }
+  const b = i.backing
+  if (!b || b.kind === 'image') return -E.EIO
+  if (b.kind === 'host' && b.readonly && writes) return -E.EROFS
+  return grantHost(call, hostOpen(b.path, flags & ~(F.O_CREAT | F.O_EXCL)), node)
+}
+
+function hostOpen(path: string, flags: number): number {
+  try {
+    return openSync(path, (flags & (F.O_ACCMODE | F.O_TRUNC | F.O_APPEND | F.O_NONBLOCK | F.O_SYNC | F.O_DSYNC)) | F.O_NOFOLLOW | F.O_NOCTTY)
+  } catch (e) {
+    return E.errnoOf(e)
+  }
+}
+
+/**
+ * A FIFO is opened without waiting for the other end: the daemon must not wait. Readers see end of
+ * file, and writers ENXIO, until both are there; read-write opens never fail.
+ */
+function openFifo(path: string, flags: number): number {
+  const access = flags & F.O_ACCMODE
+  const mode = access === F.O_WRONLY && !(flags & F.O_NONBLOCK) ? F.O_RDWR : access
+  const fd = hostOpen(path, (flags & ~F.O_ACCMODE) | mode | F.O_NONBLOCK)
+  if (fd < 0 || flags & F.O_NONBLOCK) return fd
+  // Reopened through the descriptor to clear O_NONBLOCK for the guest: a read-write end never waits.
+  try {
+    const again = openSync(`/proc/self/fd/${fd}`, F.O_RDWR)
+    closeSync(fd)
+    return again
+  } catch {
+    return fd
+  }
+}

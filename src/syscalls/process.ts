@@ -1,0 +1,40 @@
+/** fork's registration, credentials, and reports of the loader for the audit log. */
+import * as E from '../abi/errno.ts'
+import type { Call, Handler } from './handler.ts'
+
+/** The child's connection came before this call, on the parent's (docs/abi.md). */
+const fork: Handler = (call) => {
+  const { task } = call
+  const conn = task.announced.shift()
+  if (conn === undefined) return -E.EINVAL
+  return task.container.addTask(conn, task.creds, task.cwd, task.tty, task).num
+}
+
+/** All ids at once: uid×3, gid×3, groups. The loader has applied Linux's rules; this checks them. */
+const setresuid: Handler = (call) => {
+  const b = call.bytes(0)
+  if (!b || b.length < 24 || b.length % 4 !== 0) return -E.EINVAL
+  const v = Array.from({ length: b.length / 4 }, (_, n) => b.readUInt32LE(4 * n))
+  const old = call.task.creds
+  const uid = v.slice(0, 3) as [number, number, number], gid = v.slice(3, 6) as [number, number, number]
+  const groups = v.slice(6)
+  if (old.uid[1] !== 0) {
+    const same = groups.length === old.groups.length && groups.every((g, n) => g === old.groups[n])
+    if (!uid.every((u) => old.uid.includes(u)) || !gid.every((g) => old.gid.includes(g)) || !same) return -E.EPERM
+  }
+  call.task.creds = { uid, gid, groups }
+  return 0
+}
+
+/** REPORT: a line of the loader's own. */
+export function report(call: Call): number {
+  const { container } = call.task
+  const text = call.text(0)
+  const path = call.task.argv0
+  const event = text.startsWith('syscall') ? 'syscall' : text.startsWith('egress') ? 'egress'
+    : text.startsWith('exec') ? 'mmap' : 'instruction'
+  container.audit.record({ container: container.id, event, decision: event === 'instruction' ? 'reported' : 'denied', path, rule: text })
+  return 0
+}
+
+export const handlers: Record<string, Handler> = { fork, setresuid }
