@@ -32,7 +32,14 @@ class Session {
   private closed = false
   private readonly unwatch: () => void
 
-  constructor(private readonly fd: number, private readonly loop: Loop, private readonly runtime: Runtime) {
+  private readonly fd: number
+  private readonly loop: Loop
+  private readonly runtime: Runtime
+
+  constructor(fd: number, loop: Loop, runtime: Runtime) {
+    this.fd = fd
+    this.loop = loop
+    this.runtime = runtime
     this.unwatch = loop.watch(fd, () => this.readable())
   }
 

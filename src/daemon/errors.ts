@@ -17,8 +17,11 @@ export class VkError extends Error {
   readonly status: number
   readonly hint: string
 
-  constructor(readonly code: ErrorCode, message: string, options?: ErrorOptions) {
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options)
+    this.code = code
     this.status = errors[code].status
     this.hint = errors[code].hint
   }

@@ -2,9 +2,7 @@
 import { existsSync, mkdirSync, rmSync, unlinkSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { dirname, join } from 'node:path'
-import { addon } from '../native/addon.ts'
 import { Audit } from '../policy/audit.ts'
-import { Vfs } from '../fs/vfs.ts'
 import { readConfig } from './config.ts'
 import { listen } from './control.ts'
 import { Loop } from './loop.ts'
@@ -30,10 +28,6 @@ if (existsSync(config.socket)) {
 rmSync(join(config.state, 'containers'), { recursive: true, force: true })
 mkdirSync(config.state, { recursive: true, mode: 0o700 })
 
-Vfs.prototype.setHostTimes = function setHostTimes(inode) {
-  const b = inode.backing
-  if (b && b.kind !== 'image') addon.setTimes(Buffer.from(b.path), [inode.atime.sec, inode.atime.nsec, inode.mtime.sec, inode.mtime.nsec])
-}
 const audit = new Audit(config.audit)
 const loop = new Loop()
 const runtime = new Runtime(loop, config.state, audit)

@@ -18,8 +18,14 @@ export class Ring {
   /** Task that last used a slot, to free the slots of the dead. */
   private readonly owners = new Int32Array(R.RING_SLOTS)
 
-  constructor(private readonly container: Container, private readonly violated: (task: Task | undefined, what: string) => void,
-    private readonly drain: (task: Task) => void) {
+  private readonly container: Container
+  private readonly violated: (task: Task | undefined, what: string) => void
+  private readonly drain: (task: Task) => void
+
+  constructor(container: Container, violated: (task: Task | undefined, what: string) => void, drain: (task: Task) => void) {
+    this.container = container
+    this.violated = violated
+    this.drain = drain
     this.fd = addon.createRing(R.RING_SIZE)
     this.doorbell = addon.eventfd()
     if (this.fd < 0 || this.doorbell < 0) throw new Error(`no descriptors for a ring (errno ${-Math.min(this.fd, this.doorbell)})`)

@@ -48,7 +48,14 @@ export class Runtime {
   private readonly jobs = new Map<number, Job>()
   private nextJob = 1
 
-  constructor(private readonly loop: Loop, private readonly state: string, readonly audit: Audit) {
+  private readonly loop: Loop
+  private readonly state: string
+  readonly audit: Audit
+
+  constructor(loop: Loop, state: string, audit: Audit) {
+    this.loop = loop
+    this.state = state
+    this.audit = audit
     loop.beforeSleep = () => {
       let work = false
       for (const r of this.running.values()) {

@@ -60,7 +60,14 @@ export class Zygote {
   private readonly unwatch: () => void
   alive = true
 
-  private constructor(readonly dir: string, loop: Loop, private readonly onEvent: (e: ZygoteEvent) => void, private readonly onDeath: () => void) {
+  readonly dir: string
+  private readonly onEvent: (e: ZygoteEvent) => void
+  private readonly onDeath: () => void
+
+  private constructor(dir: string, loop: Loop, onEvent: (e: ZygoteEvent) => void, onDeath: () => void) {
+    this.dir = dir
+    this.onEvent = onEvent
+    this.onDeath = onDeath
     const checked = openManifest(dir)
     if ('ok' in checked) throw new VkError('VK_ERR_SIGNATURE', `the manifest of ${dir} is not valid: ${checked.why}`)
     this.manifest = checked

@@ -22,7 +22,10 @@ export class ImageFs {
   readonly root: number
 
   /** `fd`: image.erofs, verified. */
-  constructor(private readonly fd: number) {
+  private readonly fd: number
+
+  constructor(fd: number) {
+    this.fd = fd
     const sb = this.bytes(1024, 128)
     if (sb.readUInt32LE(0) !== 0xe0f5e1e2) throw new Error('image.erofs has no superblock')
     this.root = sb.readUInt16LE(14)

@@ -6,6 +6,7 @@ import { closeSync, mkdirSync, openSync, rmSync, statSync, unlinkSync, writeSync
 import { join } from 'node:path'
 import * as E from '../abi/errno.ts'
 import { O_CREAT, O_EXCL, O_RDWR, S_IFDIR, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
+import { addon } from '../native/addon.ts'
 import type { ImageFs } from './imagefs.ts'
 import { isDir, now, type Dentry, type Inode } from './inode.ts'
 
@@ -18,7 +19,12 @@ export class Vfs {
   private readonly images = new Map<number, Inode>()
 
   /** `upper`: an empty directory of the host for file contents. */
-  constructor(readonly image: ImageFs, readonly upper: string) {
+  readonly image: ImageFs
+  readonly upper: string
+
+  constructor(image: ImageFs, upper: string) {
+    this.image = image
+    this.upper = upper
     mkdirSync(upper, { recursive: true, mode: 0o700 })
     const inode = this.fromImage(image.root)
     this.root = { id: this.nextId++, name: '', inode, deleted: false } as Dentry
@@ -140,8 +146,11 @@ export class Vfs {
     return 0
   }
 
-  /** Set by the boot code: writes an inode's times to its host file. */
-  setHostTimes: (inode: Inode) => void = () => {}
+  /** Writes an inode's times to its host file. */
+  private setHostTimes(inode: Inode): void {
+    const b = inode.backing
+    if (b && b.kind !== 'image') addon.setTimes(Buffer.from(b.path), [inode.atime.sec, inode.atime.nsec, inode.mtime.sec, inode.mtime.nsec])
+  }
 
   /** The host's view of a file's contents; undefined for what has none. */
   hostStat(inode: Inode): BigIntStats | undefined {

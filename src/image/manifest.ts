@@ -55,7 +55,7 @@ const pae = (type: string, payload: Buffer): Buffer =>
   Buffer.concat([Buffer.from(`DSSEv1 ${Buffer.byteLength(type)} ${type} ${payload.length} `), payload])
 
 export const keyId = (publicKey: Uint8Array): string =>
-  sodium.to_hex(sodium.crypto_generichash(16, publicKey))
+  sodium.to_hex(sodium.crypto_generichash(16, publicKey, null))
 
 export function sign(manifest: Manifest, key: KeyPair): Envelope {
   const payload = Buffer.from(JSON.stringify(manifest))

@@ -20,7 +20,10 @@ export class Audit {
   private last = '0'.repeat(64)
   readonly recent: (AuditEvent & { seq: number; time: string })[] = []
 
-  constructor(readonly file: string) {
+  readonly file: string
+
+  constructor(file: string) {
+    this.file = file
     mkdirSync(dirname(file), { recursive: true })
     this.fd = openSync(file, 'a', 0o600)
   }

@@ -32,7 +32,14 @@ export class Gate {
   private readonly byNid = new Map<number, ApprovedProgram[]>()
   private readonly byDigest = new Map<string, ApprovedProgram[]>()
 
-  constructor(private readonly rules: GateRules, private readonly audit: Audit, private readonly container: string) {
+  private readonly rules: GateRules
+  private readonly audit: Audit
+  private readonly container: string
+
+  constructor(rules: GateRules, audit: Audit, container: string) {
+    this.rules = rules
+    this.audit = audit
+    this.container = container
     for (const p of rules.programs) {
       this.byNid.set(p.nid, [...(this.byNid.get(p.nid) ?? []), p])
       this.byDigest.set(p.sha256, [...(this.byDigest.get(p.sha256) ?? []), p])

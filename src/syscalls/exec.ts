@@ -86,7 +86,7 @@ const execve: Handler = (call) => {
       const interp = space < 0 ? line : line.slice(0, space)
       if (interp === '') return undo(-E.ENOEXEC)
       const arg = space < 0 ? [] : [line.slice(space).trim()]
-      argv = [interp, ...arg, shown].map((s) => Buffer.from(s, 'latin1')).concat(argv ? argv.slice(1) : [])
+      argv = [...[interp, ...arg, shown].map((s): Buffer => Buffer.from(s, 'latin1')), ...(argv ? argv.slice(1) : [])]
       shown = interp
       d = resolve(vfs, call.task.cwd, interp, true, call.task.creds)
       continue

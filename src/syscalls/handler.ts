@@ -17,7 +17,15 @@ export class Call {
   readonly fds: number[] = []
   private readonly writes: { off: number; bytes: Buffer }[] = []
 
-  constructor(readonly task: Task, readonly args: readonly bigint[], private readonly window: Buffer) {}
+  readonly task: Task
+  readonly args: readonly bigint[]
+  private readonly window: Buffer
+
+  constructor(task: Task, args: readonly bigint[], window: Buffer) {
+    this.task = task
+    this.args = args
+    this.window = window
+  }
 
   int(n: number): number {
     return Number(BigInt.asIntN(32, this.args[n]!))

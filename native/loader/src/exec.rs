@@ -249,6 +249,7 @@ struct Headers {
 }
 
 const PT_LOAD: u32 = 1;
+#[cfg(feature = "bare")]
 const PT_INTERP: u32 = 3;
 const PHENT: u64 = 56;
 

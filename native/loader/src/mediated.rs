@@ -308,6 +308,18 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
             process::files().set_host(fd, node);
             Ok(i64::from(fd))
         }
+        // Another number for one of the guest's own descriptors (/proc/self/fd/N).
+        abi::GRANT_LOADER if u32_at(28) == 3 => {
+            let from = Files::check(u64_at(8) as i32)?;
+            let how = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
+            // SAFETY: duplicates a guest descriptor.
+            let fd = unsafe { libc::fcntl(from, how, 0) };
+            if fd < 0 {
+                return Err(crate::errno::ENXIO);
+            }
+            process::files().duplicated(from, fd);
+            Ok(i64::from(fd))
+        }
         abi::GRANT_LOADER => {
             let text = process::mm().maps();
             let fd = memory_file(c"maps", &text)?;

@@ -4,6 +4,7 @@
 use crate::exec::Bytes;
 use crate::{cpu, exec, image, lockdown, process, ring, signal, thread, trace};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicI32, Ordering};
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
 
 const CONTROL: i32 = 3;
@@ -46,9 +47,12 @@ struct Event<'a> {
     elfs: Option<usize>,
 }
 
+/// Where events go: the control socket, or a hidden copy of it in a child being set up.
+static CONTROL_FD: AtomicI32 = AtomicI32::new(CONTROL);
+
 fn send(event: &Event) {
     let bytes = rmp_serde::to_vec_named(event).expect("events are plain");
-    ring::send_packet(CONTROL, &bytes, &[], false);
+    ring::send_packet(CONTROL_FD.load(Ordering::Relaxed), &bytes, &[], false);
 }
 
 /// Moves a descriptor above the guest's numbers.
@@ -230,7 +234,6 @@ fn enter(pidfd: i32, id: u32) {
 
 fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<(), String> {
     let (conn, ring_fd, doorbell) = (hide(dup(fds[3])?)?, hide(dup(fds[4])?)?, hide(dup(fds[5])?)?);
-    // The zygote's log socket stays until the first program is in place.
     for n in 0..3 {
         // SAFETY: received descriptors onto the standard numbers; dup2 clears close-on-exec.
         if fds[n] != n as i32 {
@@ -251,6 +254,7 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
         lockdown::namespaces(&r.hostname)?;
     }
     let control = hide(dup(CONTROL)?)?;
+    CONTROL_FD.store(control, Ordering::Relaxed);
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_close_range, 3, HIDDEN_FD_BASE - 1, 0) };
     ring::attach(ring_fd, conn, doorbell, r.task)?;
