@@ -62,6 +62,8 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     if (isLink(node.inode) && (!last || follow || slash)) {
       if (++links > MAX_LINKS) return -E.ELOOP
       const special = node.inode.special
+      // A guest's own descriptor: only the loader knows what is behind it.
+      if (special?.kind === 'fd') return last && !slash ? { dir, name, node, slash } : -E.ENOTDIR
       if (special?.kind === 'link' && special.node) {
         const to = special.node()
         if (!to) return -E.ENOENT

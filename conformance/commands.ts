@@ -1,0 +1,98 @@
+/**
+ * Runs every case of conformance/commands natively (bubblewrap over the root file system) and in a
+ * container made from it, and compares stdout, stderr and exit status byte for byte.
+ *
+ *   node conformance/commands.ts --rootfs DIR --image DIR [--only TEXT] [--jobs N]
+ */
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+interface Case { readonly file: string; readonly title: string; readonly text: string }
+interface Result { readonly stdout: string; readonly stderr: string; readonly status: string }
+
+const here = import.meta.dirname
+const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
+const TIMEOUT_MS = 180_000
+
+export function readCases(dir = join(here, 'commands')): Case[] {
+  return readdirSync(dir).filter((f) => f.endsWith('.cases')).sort().flatMap((file) =>
+    readFileSync(join(dir, file), 'utf8').split(/^### /m).slice(1).map((part) => {
+      const [title = '', ...lines] = part.split('\n')
+      return { file, title, text: lines.join('\n').trimEnd() }
+    }))
+}
+
+/** Known failures: `[[known]]` tables with case and reason. A pass of one is an error. */
+function readExpected(): Map<string, string> {
+  const out = new Map<string, string>()
+  for (const m of readFileSync(join(here, 'expect.toml'), 'utf8').matchAll(/^\[\[known\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)) out.set(m[1]!, m[2]!)
+  return out
+}
+
+function run(command: string, args: string[]): Promise<Result> {
+  return new Promise((done) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let stdout = '', stderr = '', late = false
+    child.stdout.setEncoding('latin1').on('data', (d: string) => { stdout += d })
+    child.stderr.setEncoding('latin1').on('data', (d: string) => { stderr += d })
+    const timer = setTimeout(() => { late = true; child.kill('SIGTERM'); setTimeout(() => child.kill('SIGKILL'), 2000) }, TIMEOUT_MS)
+    child.on('close', (code, signal) => {
+      clearTimeout(timer)
+      done({ stdout, stderr, status: late ? 'timeout' : String(code ?? signal) })
+    })
+  })
+}
+
+const native = (rootfs: string, text: string): Promise<Result> => run('bwrap', [
+  '--ro-bind', rootfs, '/', '--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/root', '--dir', '/tmp/case', '--chdir', '/tmp/case',
+  '--unshare-all', '--uid', '0', '--gid', '0', '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
+  ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
+])
+
+const contained = (image: string, text: string): Promise<Result> => run(join(here, '../bin/recompiler'), [
+  'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, '/bin/bash', '-c', text,
+])
+
+const shown = (s: string): string => JSON.stringify(s.length > 600 ? `${s.slice(0, 300)} … ${s.slice(-300)}` : s)
+
+/** Runs the cases; the last line of output is `N passed, N failed`. Returns the exit status. */
+export async function runCommands(rootfs: string, image: string, only: string | undefined, jobs: number): Promise<number> {
+  const expected = readExpected()
+  const cases = readCases().filter((c) => !only || `${c.file} ${c.title}`.includes(only))
+  let passed = 0, failed = 0, next = 0
+  const worker = async (): Promise<void> => {
+    while (next < cases.length) {
+      const c = cases[next++]!
+      const started = Date.now()
+      const want = await native(rootfs, c.text)
+      const nativeMs = Date.now() - started
+      const got = await contained(image, c.text)
+      const ms = Date.now() - started - nativeMs
+      const same = want.stdout === got.stdout && want.stderr === got.stderr && want.status === got.status
+      const known = expected.get(c.title)
+      const ok = same !== (known !== undefined)
+      if (ok) passed++
+      else failed++
+      console.log(`${ok ? 'ok' : 'not ok'} - ${c.file}: ${c.title} (${ms} ms, native ${nativeMs} ms)${known ? ` # known: ${known}` : ''}`)
+      if (ok) continue
+      if (known !== undefined) console.log('  passes now: take it out of conformance/expect.toml')
+      for (const key of ['status', 'stdout', 'stderr'] as const) {
+        if (want[key] !== got[key]) console.log(`  ${key}: native ${shown(want[key])}\n  ${' '.repeat(key.length)}  ours   ${shown(got[key])}`)
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: jobs }, worker))
+  console.log(`${passed} passed, ${failed} failed`)
+  return failed ? 1 : 0
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { rootfs: { type: 'string' }, image: { type: 'string' }, only: { type: 'string' }, jobs: { type: 'string', default: '2' } } })
+  if (!values.rootfs || !values.image) {
+    console.error('usage: node conformance/commands.ts --rootfs DIR --image DIR [--only TEXT] [--jobs N]')
+    process.exit(2)
+  }
+  process.exit(await runCommands(values.rootfs, values.image, values.only, Number(values.jobs)))
+}
