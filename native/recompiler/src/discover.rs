@@ -1,0 +1,282 @@
+//! Where functions are, and their control-flow graphs.
+//!
+//! Entries: FDEs of .eh_frame, symbols, the ELF entry, targets of direct calls, words in data and
+//! relocation addends that point at an FDE's start, and every direct jump target outside its own
+//! function. Inside a function, words in data and jump-table entries that point at it become targets
+//! of its indirect jumps. A miss costs speed only: the interpreter runs it.
+
+use crate::elf::Elf;
+use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
+use std::collections::{BTreeMap, BTreeSet};
+use vkernel_semantics::decode::OPTIONS;
+
+/// A basic block; addresses are guest addresses.
+pub struct Block {
+    pub start: u64,
+    pub instructions: Vec<Instruction>,
+    /// Address after the last instruction.
+    pub end: u64,
+}
+
+pub struct Function {
+    pub entry: u64,
+    /// By address; every block is reachable from the entry.
+    pub blocks: BTreeMap<u64, Block>,
+    /// Targets of indirect jumps inside the function.
+    pub switch_targets: Vec<u64>,
+}
+
+/// Larger functions are left to the interpreter: compile time is not linear in size.
+const MAX_INSTRUCTIONS: usize = 30_000;
+
+pub struct Program<'a> {
+    elf: &'a Elf<'a>,
+    base: u64,
+    /// FDE ranges: start → end.
+    ranges: BTreeMap<u64, u64>,
+    /// Words in data that point into text.
+    pointers: BTreeSet<u64>,
+}
+
+impl<'a> Program<'a> {
+    pub fn new(elf: &'a Elf<'a>, base: u64) -> Self {
+        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new() };
+        let Ok(file) = object::File::parse(elf.bytes) else { return p };
+        p.read_fdes(&file);
+        p.read_pointers(&file);
+        for s in file.symbols().chain(file.dynamic_symbols()) {
+            if s.kind() == object::SymbolKind::Text && s.size() > 0 && p.is_text(base + s.address()) {
+                p.ranges.entry(base + s.address()).or_insert(base + s.address() + s.size());
+            }
+        }
+        p
+    }
+
+    fn is_text(&self, pc: u64) -> bool {
+        let v = pc.wrapping_sub(self.base);
+        self.elf.segments.iter().any(|s| s.exec && v >= s.vaddr && v < s.vaddr + s.filesz)
+    }
+
+    fn read_fdes(&mut self, file: &object::File) {
+        use gimli::UnwindSection;
+        let Some(section) = file.section_by_name(".eh_frame") else { return };
+        let Ok(data) = section.data() else { return };
+        let eh = gimli::EhFrame::new(data, gimli::LittleEndian);
+        let mut bases = gimli::BaseAddresses::default().set_eh_frame(section.address());
+        if let Some(text) = file.section_by_name(".text") {
+            bases = bases.set_text(text.address());
+        }
+        let mut entries = eh.entries(&bases);
+        while let Ok(Some(entry)) = entries.next() {
+            if let gimli::CieOrFde::Fde(partial) = entry
+                && let Ok(fde) = partial.parse(|section, bases, off| section.cie_from_offset(bases, off))
+            {
+                let start = self.base + fde.initial_address();
+                if self.is_text(start) && fde.len() > 0 {
+                    self.ranges.insert(start, start + fde.len());
+                }
+            }
+        }
+    }
+
+    fn read_pointers(&mut self, file: &object::File) {
+        let found: Vec<u64> = file
+            .dynamic_relocations()
+            .into_iter()
+            .flatten()
+            .filter(|(_, r)| r.target() == RelocationTarget::Absolute)
+            .map(|(_, r)| self.base.wrapping_add(r.addend() as u64))
+            .collect();
+        let found: Vec<u64> = found.into_iter().filter(|pc| self.is_text(*pc)).collect();
+        self.pointers.extend(found);
+        for s in self.elf.segments.iter().filter(|s| !s.exec) {
+            let Some(bytes) = self.elf.bytes.get(s.off as usize..(s.off + s.filesz) as usize) else { continue };
+            let skew = (s.vaddr.wrapping_neg() & 7) as usize;
+            let words = bytes.get(skew..).unwrap_or_default().chunks_exact(8);
+            let words = words.map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+            let hits: Vec<u64> = words.map(|w| self.base.wrapping_add(w)).filter(|pc| self.is_text(*pc)).collect();
+            self.pointers.extend(hits);
+        }
+    }
+
+    /// The range of the function that `pc` belongs to: an FDE, or up to the next known start.
+    fn range_of(&self, pc: u64, entries: &BTreeSet<u64>) -> (u64, u64) {
+        if let Some((&start, &end)) = self.ranges.range(..=pc).next_back()
+            && pc < end
+        {
+            return (start, end);
+        }
+        let next_range = self.ranges.range(pc + 1..).next().map(|(s, _)| *s);
+        let next_entry = entries.range(pc + 1..).next().copied();
+        let end = [next_range, next_entry].into_iter().flatten().min().unwrap_or(pc + 0x10000);
+        (pc, end.min(pc + 0x10000))
+    }
+
+    /// All functions, by entry.
+    pub fn functions(&self) -> Vec<Function> {
+        let mut entries: BTreeSet<u64> = self.ranges.keys().copied().collect();
+        entries.insert(self.base + self.elf.entry);
+        for &pc in &self.pointers {
+            // A pointer into the middle of an FDE is a jump target of that function, not an entry.
+            if self.range_of(pc, &entries).0 == pc {
+                entries.insert(pc);
+            }
+        }
+        let mut queue: Vec<u64> = entries.iter().copied().filter(|pc| self.is_text(*pc)).collect();
+        let mut done = BTreeMap::new();
+        while let Some(pc) = queue.pop() {
+            if done.contains_key(&pc) {
+                continue;
+            }
+            let mut outside = BTreeSet::new();
+            let f = self.function(pc, &entries, &mut outside);
+            for target in outside {
+                if self.is_text(target) && entries.insert(target) {
+                    queue.push(target);
+                }
+            }
+            done.insert(pc, f);
+        }
+        done.into_values().flatten().collect()
+    }
+
+    /// The blocks reachable from `entry` inside its range; direct targets outside go to `outside`.
+    fn function(&self, entry: u64, entries: &BTreeSet<u64>, outside: &mut BTreeSet<u64>) -> Option<Function> {
+        let (low, high) = self.range_of(entry, entries);
+        let inside = |pc: u64| pc >= low && pc < high;
+        let mut decoded: BTreeMap<u64, Instruction> = BTreeMap::new();
+        let mut leaders = BTreeSet::from([entry]);
+        let mut switch_targets = BTreeSet::new();
+        let mut pending = vec![entry];
+        let interior: Vec<u64> = self.pointers.range(low..high).copied().filter(|p| *p != low).collect();
+        let mut indirect = false;
+        while let Some(start) = pending.pop() {
+            let mut pc = start;
+            while inside(pc) && !decoded.contains_key(&pc) {
+                let Some(bytes) = self.elf.at(pc - self.base) else { break };
+                let i = Decoder::with_ip(64, &bytes[..bytes.len().min(15)], pc, OPTIONS).decode();
+                if i.is_invalid() || decoded.len() > MAX_INSTRUCTIONS {
+                    break;
+                }
+                decoded.insert(pc, i);
+                let next = i.next_ip();
+                let mut lead = |target: u64, leaders: &mut BTreeSet<u64>| {
+                    if inside(target) {
+                        if leaders.insert(target) {
+                            pending.push(target);
+                        }
+                    } else {
+                        outside.insert(target);
+                    }
+                };
+                match i.flow_control() {
+                    FlowControl::Next | FlowControl::Interrupt => {}
+                    FlowControl::ConditionalBranch => {
+                        lead(i.near_branch64(), &mut leaders);
+                        lead(next, &mut leaders);
+                    }
+                    FlowControl::UnconditionalBranch => {
+                        lead(i.near_branch64(), &mut leaders);
+                        break;
+                    }
+                    FlowControl::IndirectBranch => {
+                        indirect = true;
+                        for t in self.jump_table(&i, &decoded, (low, high)) {
+                            switch_targets.insert(t);
+                            lead(t, &mut leaders);
+                        }
+                        break;
+                    }
+                    FlowControl::Call => {
+                        if i.op0_kind() == OpKind::NearBranch64 {
+                            outside.insert(i.near_branch64());
+                        }
+                        leaders.insert(next);
+                    }
+                    FlowControl::IndirectCall => {
+                        leaders.insert(next);
+                    }
+                    // SYSCALL counts as a call of the decoder's, but goes on.
+                    _ if i.mnemonic() == Mnemonic::Syscall => {}
+                    _ => break,
+                }
+                pc = next;
+            }
+            if pending.is_empty() && indirect {
+                indirect = false;
+                for &t in &interior {
+                    if switch_targets.insert(t) && leaders.insert(t) {
+                        pending.push(t);
+                    }
+                }
+            }
+        }
+        if decoded.len() > MAX_INSTRUCTIONS || !decoded.contains_key(&entry) {
+            return None;
+        }
+        let blocks = blocks(&decoded, &leaders);
+        let switch_targets = switch_targets.into_iter().filter(|t| blocks.contains_key(t)).collect();
+        Some(Function { entry, blocks, switch_targets })
+    }
+
+    /// Targets of `jmp reg` after `lea base,[rip+table]; movsxd reg,[base+i*4]; add reg,base`, and of
+    /// `jmp [table+i*8]`: entries are taken while they point into the function.
+    fn jump_table(&self, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, (low, high): (u64, u64)) -> Vec<u64> {
+        let mut out = Vec::new();
+        if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
+            let table = jump.memory_displacement64();
+            for n in 0..2048 {
+                let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 8 * n) else { break };
+                let Some(w) = b.get(..8) else { break };
+                let t = self.base.wrapping_add(u64::from_le_bytes(w.try_into().expect("8 bytes")));
+                if t < low || t >= high {
+                    break;
+                }
+                out.push(t);
+            }
+            return out;
+        }
+        // The table's address is in one of the last instructions before the jump, in address order.
+        for i in decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i) {
+            if i.mnemonic() != Mnemonic::Lea || i.memory_base() != Register::RIP {
+                continue;
+            }
+            let table = i.memory_displacement64();
+            let mut found = Vec::new();
+            for n in 0..2048u64 {
+                let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 4 * n) else { break };
+                let Some(w) = b.get(..4) else { break };
+                let t = table.wrapping_add(i32::from_le_bytes(w.try_into().expect("4 bytes")) as u64);
+                if t < low || t >= high {
+                    break;
+                }
+                found.push(t);
+            }
+            if found.len() > 1 {
+                out.extend(found);
+            }
+        }
+        out
+    }
+}
+
+fn blocks(decoded: &BTreeMap<u64, Instruction>, leaders: &BTreeSet<u64>) -> BTreeMap<u64, Block> {
+    let mut out = BTreeMap::new();
+    for &start in leaders {
+        let (mut pc, mut instructions) = (start, Vec::new());
+        while let Some(i) = decoded.get(&pc) {
+            instructions.push(*i);
+            pc = i.next_ip();
+            let goes_on = matches!(i.flow_control(), FlowControl::Next | FlowControl::Interrupt)
+                || i.mnemonic() == Mnemonic::Syscall;
+            if !goes_on || leaders.contains(&pc) {
+                break;
+            }
+        }
+        if !instructions.is_empty() {
+            out.insert(start, Block { start, instructions, end: pc });
+        }
+    }
+    out
+}

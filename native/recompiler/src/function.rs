@@ -1,0 +1,446 @@
+//! One guest function as one wasm function: data flow over its blocks, what is stored and reloaded
+//! at calls and exits, and the shape of the whole (vkernel_abi::wasm has the contract).
+
+use crate::discover::{Block, Function};
+use crate::lift::{Lift, POLL, STEP, SYSCALL, V, state_arg};
+use crate::locals::Locals;
+use crate::structure::{self, End, Graph, Node};
+use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr};
+use iced_x86::Instruction;
+use std::collections::HashMap;
+use vkernel_abi::state::{OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
+use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP};
+use vkernel_semantics::backend::Flow;
+use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
+
+const PARAMETERS: Set = gpr(RSP) | gpr(RDI) | gpr(RSI) | gpr(RDX);
+const RESULTS: Set = gpr(RAX) | gpr(RSP) | gpr(RDX);
+/// Index of the guest function type, and of the table.
+pub const TYPE: u32 = 0;
+const TABLE: u32 = 0;
+
+/// What a function needs to know of its module.
+pub struct Context<'a> {
+    /// Wasm function index by entry address.
+    pub functions: &'a HashMap<u64, u32>,
+    /// Module-wide number of this function's first switch target.
+    pub first_target: u32,
+}
+
+/// How a block ends, before its code exists.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Falls or jumps to another block, or leaves by a direct jump.
+    Jump,
+    Branch,
+    Call,
+    Indirect,
+    Leave,
+}
+
+struct Info<'a> {
+    block: &'a Block,
+    usage: Vec<Usage>,
+    kind: Kind,
+    successors: Vec<usize>,
+    dirty_in: Set,
+    live_in: Set,
+    header: bool,
+}
+
+fn kind_of(i: &Instruction, u: &Usage) -> Kind {
+    use iced_x86::FlowControl as F;
+    if u.step {
+        return if matches!(i.flow_control(), F::Next | F::Interrupt) { Kind::Jump } else { Kind::Leave };
+    }
+    match i.flow_control() {
+        F::ConditionalBranch => Kind::Branch,
+        F::Call if i.mnemonic() != iced_x86::Mnemonic::Syscall => Kind::Call,
+        F::IndirectCall => Kind::Call,
+        F::IndirectBranch => Kind::Indirect,
+        F::Return => Kind::Leave,
+        _ => Kind::Jump,
+    }
+}
+
+pub struct Translated {
+    /// Types of the locals behind the parameters.
+    pub locals: Vec<wasm_encoder::ValType>,
+    /// Body, `end` included.
+    pub code: Vec<u8>,
+}
+
+pub fn translate(f: &Function, ctx: &Context) -> Translated {
+    // The entry is node 0.
+    let mut starts: Vec<u64> = f.blocks.keys().copied().filter(|s| *s != f.entry).collect();
+    starts.insert(0, f.entry);
+    let index: HashMap<u64, usize> = starts.iter().enumerate().map(|(n, s)| (*s, n)).collect();
+    let targets: Vec<usize> = f.switch_targets.iter().filter_map(|t| index.get(t).copied()).collect();
+    let mut infos: Vec<Info> = starts
+        .iter()
+        .map(|s| {
+            let block = &f.blocks[s];
+            let usage: Vec<Usage> = block.instructions.iter().map(usage::of).collect();
+            let last = block.instructions.last().expect("blocks are not empty");
+            let kind = kind_of(last, usage.last().expect("as many as instructions"));
+            let jump = (last.flow_control() == iced_x86::FlowControl::UnconditionalBranch
+                || last.flow_control() == iced_x86::FlowControl::ConditionalBranch)
+                .then(|| last.near_branch64());
+            let mut successors = Vec::new();
+            match kind {
+                Kind::Jump => successors.extend(index.get(&jump.unwrap_or(block.end))),
+                Kind::Branch => {
+                    successors.extend(jump.and_then(|t| index.get(&t)));
+                    successors.extend(index.get(&block.end));
+                }
+                Kind::Call => successors.extend(index.get(&block.end)),
+                Kind::Indirect => successors.extend(&targets),
+                Kind::Leave => {}
+            }
+            Info { block, usage, kind, successors, dirty_in: 0, live_in: 0, header: false }
+        })
+        .collect();
+    let (number, list) = structure::order(infos.len(), |n| infos[n].successors.clone());
+    for &n in &list {
+        for s in infos[n].successors.clone() {
+            infos[s].header |= number[s] <= number[n];
+        }
+    }
+    flow(&mut infos, &list);
+    emit(ctx, &infos, &index, &targets)
+}
+
+/// May-dirty forwards, then liveness backwards; what is stored somewhere is read there.
+fn flow(infos: &mut [Info], list: &[usize]) {
+    infos[0].dirty_in = PARAMETERS;
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for &n in list {
+            let out = dirty_out(&infos[n]);
+            for s in infos[n].successors.clone() {
+                let new = infos[s].dirty_in | out;
+                changed |= new != infos[s].dirty_in;
+                infos[s].dirty_in = new;
+            }
+        }
+    }
+    changed = true;
+    while changed {
+        changed = false;
+        for &n in list.iter().rev() {
+            let live = live_sets(infos, n)[0];
+            changed |= live != infos[n].live_in;
+            infos[n].live_in = live;
+        }
+    }
+}
+
+fn is_barrier(i: &Instruction, u: &Usage) -> bool {
+    u.step || i.mnemonic() == iced_x86::Mnemonic::Syscall
+}
+
+/// Dirty sets before each instruction, and after the last.
+fn dirty_sets(info: &Info) -> Vec<Set> {
+    let mut d = info.dirty_in;
+    let mut sets = vec![d];
+    for (i, u) in info.block.instructions.iter().zip(&info.usage) {
+        d = if is_barrier(i, u) { 0 } else { d | u.writes };
+        sets.push(d);
+    }
+    sets
+}
+
+fn dirty_out(info: &Info) -> Set {
+    if info.kind == Kind::Call { RESULTS } else { *dirty_sets(info).last().expect("one more than instructions") }
+}
+
+/// Live sets before each instruction (0: at the block's start, the poll included), and at the end.
+fn live_sets(infos: &[Info], n: usize) -> Vec<Set> {
+    let info = &infos[n];
+    let dirty = dirty_sets(info);
+    let last = info.block.instructions.len() - 1;
+    let after: Set = info.successors.iter().fold(0, |s, t| s | infos[*t].live_in);
+    let mut live = match info.kind {
+        // Registers come back in the results or are reloaded.
+        Kind::Call => PARAMETERS | dirty[last + 1],
+        Kind::Leave if info.usage[last].step => 0,
+        Kind::Leave => RESULTS | dirty[last + 1] & ALL_REGISTERS,
+        Kind::Indirect => after | PARAMETERS | dirty[last + 1] & ALL_REGISTERS,
+        // A jump may leave the function: what is dirty is stored then, flags too.
+        Kind::Jump | Kind::Branch => {
+            let wanted = if info.kind == Kind::Branch { 2 } else { 1 };
+            if info.successors.len() < wanted { after | PARAMETERS | dirty[last + 1] } else { after }
+        }
+    };
+    let mut sets = vec![0; last + 2];
+    sets[last + 1] = live;
+    for k in (0..=last).rev() {
+        let (i, u) = (&info.block.instructions[k], &info.usage[k]);
+        live = if is_barrier(i, u) {
+            u.reads | dirty[k]
+        } else {
+            live & !u.writes | u.reads | if u.may_bail { dirty[k] } else { 0 }
+        };
+        sets[k] = live;
+    }
+    if info.header {
+        sets[0] |= info.dirty_in;
+    }
+    sets
+}
+
+fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>, targets: &[usize]) -> Translated {
+    let mut locals = Locals::default();
+    let label = locals.kept32();
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut exits: Vec<Node> = Vec::new();
+    let count = infos.len();
+    let live_in: Vec<Set> = infos.iter().map(|i| i.live_in).collect();
+    for (n, info) in infos.iter().enumerate() {
+        let live = live_sets(infos, n);
+        let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: info.dirty_in, pc: info.block.start, give_up: false };
+        if n == 0 {
+            l.reload(live[0] & !PARAMETERS);
+        }
+        if info.header {
+            poll(&mut l, info, live[0]);
+        }
+        let mut b = Builder { ctx, index, exits: &mut exits, count, targets, first_target: ctx.first_target, live: &live_in };
+        let end = b.block(&mut l, info, &live);
+        nodes.push(Node { body: l.code, end });
+        locals.release();
+    }
+    nodes.append(&mut exits);
+    let graph = Graph { nodes, switch_targets: targets.to_vec(), label };
+    let mut code = structure::structure(&graph);
+    InstructionSink::new(&mut code).unreachable().end();
+    Translated { locals: locals.types(), code }
+}
+
+/// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop.
+fn poll(l: &mut Lift, info: &Info, live: Set) {
+    let pc = info.block.start as i32;
+    l.sink().i32_const(0).i32_atomic_load(state_arg(OFF_POLL, 2)).if_(BlockType::Empty);
+    l.store_dirty(EVERYTHING);
+    checked_call(l, pc, POLL, pc);
+    l.reload(live);
+    l.sink().end();
+}
+
+/// Calls an import that may send the guest elsewhere: returns upward unless it answers `expect`.
+fn checked_call(l: &mut Lift, pc: i32, import: u32, expect: i32) {
+    let V::I32(r) = ({
+        l.sink().i32_const(pc).call(import);
+        l.pop32()
+    }) else {
+        unreachable!("pop32 gives a local")
+    };
+    l.sink().local_get(r).i32_const(expect).i32_ne().if_(BlockType::Empty).local_get(r);
+    l.return_from_state();
+    l.sink().end();
+}
+
+struct Builder<'a> {
+    ctx: &'a Context<'a>,
+    index: &'a HashMap<u64, usize>,
+    /// Nodes that leave the function, numbered behind the blocks.
+    exits: &'a mut Vec<Node>,
+    count: usize,
+    targets: &'a [usize],
+    first_target: u32,
+    /// Live sets at the starts of the blocks.
+    live: &'a [Set],
+}
+
+impl Builder<'_> {
+    fn block(&mut self, l: &mut Lift, info: &Info, live: &[Set]) -> End {
+        let last = info.block.instructions.len() - 1;
+        for (k, i) in info.block.instructions.iter().enumerate() {
+            let flow = if info.usage[k].step { None } else { l.instruction(i) };
+            match flow {
+                None => {
+                    self.barrier(l, i.ip() as i32, STEP, i.next_ip() as i32);
+                    if k == last && (info.kind == Kind::Leave || !matches!(info.kind, Kind::Jump)) {
+                        // The interpreter has executed the transfer: go on where it says.
+                        l.sink().i32_const(0).i64_load(state_arg(OFF_RIP, 3)).i32_wrap_i64();
+                        l.return_from_state();
+                        return End::Exit(Vec::new());
+                    }
+                    l.reload(live[k + 1]);
+                }
+                Some(Flow::Next) => {}
+                Some(Flow::Syscall) => {
+                    let next = i.next_ip() as i32;
+                    self.barrier(l, next, SYSCALL, next);
+                    l.reload(live[k + 1]);
+                }
+                Some(flow) => return self.transfer(l, info, live, i, flow),
+            }
+        }
+        self.settle_flags(l, live[last + 1]);
+        self.goto(l, info.block.end)
+    }
+
+    /// Everything stored, the import called, nothing dirty afterwards.
+    fn barrier(&mut self, l: &mut Lift, pc: i32, import: u32, expect: i32) {
+        vkernel_semantics::flags::flush_flags(l);
+        l.store_dirty(EVERYTHING);
+        checked_call(l, pc, import, expect);
+        l.dirty = 0;
+    }
+
+    /// Computes those pending flags that a successor reads.
+    fn settle_flags(&mut self, l: &mut Lift, live: Set) {
+        use vkernel_semantics::backend::Backend;
+        if l.lazy.is_none() {
+            return;
+        }
+        for f in 0..vkernel_abi::state::FLAG_COUNT {
+            if live & usage::flag(f) != 0 && f != vkernel_abi::state::DF {
+                let v = vkernel_semantics::flags::get_flag(l, f);
+                l.store_flag(f, v);
+            }
+        }
+        l.lazy = None;
+    }
+
+    /// Node for a direct target: a block, or an exit made here.
+    fn target(&mut self, l: &mut Lift, pc: u64) -> usize {
+        if let Some(&n) = self.index.get(&pc) {
+            return n;
+        }
+        let mark = l.code.len();
+        self.tail(l, pc);
+        let body = l.code.split_off(mark);
+        self.exits.push(Node { body, end: End::Exit(Vec::new()) });
+        self.count + self.exits.len() - 1
+    }
+
+    fn goto(&mut self, l: &mut Lift, pc: u64) -> End {
+        End::Goto(self.target(l, pc))
+    }
+
+    fn push_parameters(l: &mut Lift) {
+        for r in [RSP, RDI, RSI, RDX] {
+            let at = l.locals.gpr(r);
+            l.sink().local_get(at);
+        }
+    }
+
+    /// Leaves by a direct jump to another function.
+    fn tail(&mut self, l: &mut Lift, pc: u64) {
+        if let Some(&f) = self.ctx.functions.get(&pc) {
+            l.store_dirty(EVERYTHING & !PARAMETERS);
+            Self::push_parameters(l);
+            l.sink().return_call(f);
+        } else {
+            l.sink().i32_const(0).i64_const(pc as i64).i64_store(state_arg(OFF_RIP, 3));
+            l.store_dirty(EVERYTHING);
+            Self::push_parameters(l);
+            l.sink().i32_const(0).return_call_indirect(TABLE, TYPE);
+        }
+    }
+
+    /// Leaves an i32 local with the dispatch map's word for the target in `v`.
+    fn map_word(l: &mut Lift, v: V) -> u32 {
+        l.push32(v);
+        l.sink().i32_load(MemArg { offset: 0, align: 0, target: MemArgTarget::Memory(MEM_MAP), ordering: None });
+        let V::I32(word) = l.pop32() else { unreachable!("pop32 gives a local") };
+        word
+    }
+
+    /// Pushes the table slot for a word: block words have none and become slot 0.
+    fn push_slot(l: &mut Lift, word: u32) {
+        l.sink().local_get(word).local_get(word).i32_const(31).i32_shr_s().i32_const(-1).i32_xor().i32_and();
+    }
+
+    /// Before an indirect transfer: the state is complete, target included, so that the loader can
+    /// take over when the slot is empty.
+    fn store_all_for(l: &mut Lift, v: V) {
+        l.sink().i32_const(0);
+        l.push64(v);
+        l.sink().i64_store(state_arg(OFF_RIP, 3));
+        l.store_dirty(ALL_REGISTERS);
+    }
+
+    fn transfer(&mut self, l: &mut Lift, info: &Info, live: &[Set], i: &Instruction, flow: Flow<V>) -> End {
+        let last = info.block.instructions.len() - 1;
+        match flow {
+            Flow::Jump(pc) => {
+                self.settle_flags(l, live[last + 1]);
+                self.goto(l, pc)
+            }
+            Flow::Branch { cond, target } => {
+                let cond = l.condition(cond);
+                self.settle_flags(l, live[last + 1]);
+                let yes = self.target(l, target);
+                let no = self.target(l, i.next_ip());
+                if yes == no { End::Goto(yes) } else { End::Branch { cond, yes, no } }
+            }
+            Flow::JumpTo(v) => {
+                let word = Self::map_word(l, v);
+                let mark = l.code.len();
+                Self::store_all_for(l, v);
+                Self::push_parameters(l);
+                Self::push_slot(l, word);
+                l.sink().return_call_indirect(TABLE, TYPE);
+                let leave = l.code.split_off(mark);
+                if self.targets.is_empty() {
+                    return End::Exit(leave);
+                }
+                self.settle_flags(l, live[last + 1]);
+                l.sink().local_get(word).i32_const((MAP_BLOCK | self.first_target) as i32).i32_sub();
+                let V::I32(index) = l.pop32() else { unreachable!("pop32 gives a local") };
+                End::Switch { index, default: leave }
+            }
+            Flow::Ret(v) => {
+                l.store_dirty(ALL_REGISTERS & !RESULTS);
+                l.push32(v);
+                for r in [RAX, RSP, RDX] {
+                    let at = l.locals.gpr(r);
+                    l.sink().local_get(at);
+                }
+                l.sink().return_();
+                End::Exit(Vec::new())
+            }
+            Flow::Call(pc) => {
+                if let Some(&f) = self.ctx.functions.get(&pc) {
+                    l.store_dirty(ALL_REGISTERS & !PARAMETERS);
+                    Self::push_parameters(l);
+                    l.sink().call(f);
+                } else {
+                    Self::store_all_for(l, V::Const(pc));
+                    Self::push_parameters(l);
+                    l.sink().i32_const(0).call_indirect(TABLE, TYPE);
+                }
+                self.after_call(l, i)
+            }
+            Flow::CallTo(v) => {
+                let word = Self::map_word(l, v);
+                Self::store_all_for(l, v);
+                Self::push_parameters(l);
+                Self::push_slot(l, word);
+                l.sink().call_indirect(TABLE, TYPE);
+                self.after_call(l, i)
+            }
+            Flow::Next | Flow::Syscall | Flow::Step | Flow::Trap(_) | Flow::Unknown => unreachable!("not transfers"),
+        }
+    }
+
+    /// Takes the results, and goes on only when the callee returned here.
+    fn after_call(&mut self, l: &mut Lift, i: &Instruction) -> End {
+        let (rdx, rsp, rax) = (l.locals.gpr(RDX), l.locals.gpr(RSP), l.locals.gpr(RAX));
+        let pc = l.locals.temp32();
+        l.sink().local_set(rdx).local_set(rsp).local_set(rax).local_tee(pc);
+        let next = i.next_ip();
+        let Some(&to) = self.index.get(&next) else {
+            l.sink().drop().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_();
+            return End::Exit(Vec::new());
+        };
+        l.sink().i32_const(next as i32).i32_ne().if_(BlockType::Empty);
+        l.sink().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_().end();
+        l.reload(self.live[to] & !RESULTS);
+        End::Goto(to)
+    }
+}

@@ -1,0 +1,380 @@
+//! The lifter's vectors, floating point and wide multiplication in terms of wasm's.
+//!
+//! The loader keeps the guest's MXCSR in the host's while translated code runs, so rounding and
+//! sticky flags are the CPU's own.
+
+use crate::lift::{Lift, V};
+use vkernel_semantics::backend::{Cvt, Fp, Vec2, VecShift, W};
+
+impl Lift<'_> {
+    pub fn bswap64(&mut self, a: V) -> V {
+        // No byte swap in wasm: a shuffle of the vector's low half, which the engine does in one step.
+        let mut sel = [0u8; 16];
+        for (n, s) in sel.iter_mut().enumerate().take(8) {
+            *s = 7 - n as u8;
+        }
+        self.push64(a);
+        self.sink().i64x2_splat();
+        let v = self.pop128();
+        self.sink().local_get(v).local_get(v).i8x16_shuffle(sel).i64x2_extract_lane(0);
+        self.pop64()
+    }
+
+    /// High half of a 64×64 product, from 32-bit halves (Hacker's Delight, 8-2).
+    pub fn wide_multiply(&mut self, signed: bool, a: V, b: V) -> V {
+        let (la, lb) = (self.locals.temp64(), self.locals.temp64());
+        self.push64(a);
+        self.sink().local_set(la);
+        self.push64(b);
+        self.sink().local_set(lb);
+        let half = |s: &mut Self, l: u32, high: bool| {
+            s.sink().local_get(l);
+            if !high {
+                s.sink().i64_const(0xffff_ffff).i64_and();
+            } else if signed {
+                s.sink().i64_const(32).i64_shr_s();
+            } else {
+                s.sink().i64_const(32).i64_shr_u();
+            }
+        };
+        let shift = |s: &mut Self| {
+            s.sink().i64_const(32);
+            let mut k = s.sink();
+            if signed { k.i64_shr_s() } else { k.i64_shr_u() };
+        };
+        // t = ah*bl + (al*bl >> 32)
+        half(self, la, true);
+        half(self, lb, false);
+        self.sink().i64_mul();
+        half(self, la, false);
+        half(self, lb, false);
+        self.sink().i64_mul().i64_const(32).i64_shr_u().i64_add();
+        let V::I64(t) = self.pop64() else { unreachable!("pop64 gives a local") };
+        // w1 = al*bh + (t & mask)
+        half(self, la, false);
+        half(self, lb, true);
+        self.sink().i64_mul().local_get(t).i64_const(0xffff_ffff).i64_and().i64_add();
+        let V::I64(w1) = self.pop64() else { unreachable!("pop64 gives a local") };
+        // ah*bh + (t >> 32) + (w1 >> 32)
+        half(self, la, true);
+        half(self, lb, true);
+        self.sink().i64_mul().local_get(t);
+        shift(self);
+        self.sink().i64_add().local_get(w1);
+        shift(self);
+        self.sink().i64_add();
+        self.pop64()
+    }
+
+    pub fn vector(&mut self, op: Vec2, a: u32, b: u32) -> u32 {
+        // x86 MINPS/MAXPS give the second operand when unordered: wasm's pmin and pmax swapped.
+        let (x, y) = if matches!(op, Vec2::F(Fp::Min | Fp::Max, _) | Vec2::AndNot) { (b, a) } else { (a, b) };
+        if let Vec2::InterleaveLo(w) | Vec2::InterleaveHi(w) = op {
+            let bytes = w.bytes() as u8;
+            let first = if matches!(op, Vec2::InterleaveHi(_)) { 8 } else { 0 };
+            let mut sel = [0u8; 16];
+            for (n, s) in sel.iter_mut().enumerate() {
+                let n = n as u8;
+                let lane = n / bytes / 2;
+                *s = first + lane * bytes + n % bytes + if (n / bytes) % 2 == 1 { 16 } else { 0 };
+            }
+            self.sink().local_get(a).local_get(b).i8x16_shuffle(sel);
+            return self.pop128();
+        }
+        if let Vec2::FCmp(w, predicate) = op {
+            return self.float_mask(w, predicate, a, b);
+        }
+        if matches!(op, Vec2::MulHiS | Vec2::MulHiU | Vec2::Sad) {
+            self.give_up = true;
+            return a;
+        }
+        if op == Vec2::MulEvenU32 {
+            let mask = 0x0000_0000_ffff_ffff_0000_0000_ffff_ffffu128 as i128;
+            self.sink().local_get(a).v128_const(mask).v128_and().local_get(b).v128_const(mask).v128_and().i64x2_mul();
+            return self.pop128();
+        }
+        let mut s = self.sink();
+        s.local_get(x).local_get(y);
+        match op {
+            Vec2::And => s.v128_and(),
+            Vec2::Or => s.v128_or(),
+            Vec2::Xor => s.v128_xor(),
+            Vec2::AndNot => s.v128_andnot(),
+            Vec2::Add(W::B1) => s.i8x16_add(),
+            Vec2::Add(W::B2) => s.i16x8_add(),
+            Vec2::Add(W::B4) => s.i32x4_add(),
+            Vec2::Add(W::B8) => s.i64x2_add(),
+            Vec2::Sub(W::B1) => s.i8x16_sub(),
+            Vec2::Sub(W::B2) => s.i16x8_sub(),
+            Vec2::Sub(W::B4) => s.i32x4_sub(),
+            Vec2::Sub(W::B8) => s.i64x2_sub(),
+            Vec2::AddSatU(W::B1) => s.i8x16_add_sat_u(),
+            Vec2::AddSatU(_) => s.i16x8_add_sat_u(),
+            Vec2::AddSatS(W::B1) => s.i8x16_add_sat_s(),
+            Vec2::AddSatS(_) => s.i16x8_add_sat_s(),
+            Vec2::SubSatU(W::B1) => s.i8x16_sub_sat_u(),
+            Vec2::SubSatU(_) => s.i16x8_sub_sat_u(),
+            Vec2::SubSatS(W::B1) => s.i8x16_sub_sat_s(),
+            Vec2::SubSatS(_) => s.i16x8_sub_sat_s(),
+            Vec2::MulLo(_) => s.i16x8_mul(),
+            Vec2::MaddS16 => s.i32x4_dot_i16x8_s(),
+            Vec2::AvgU(W::B1) => s.i8x16_avgr_u(),
+            Vec2::AvgU(_) => s.i16x8_avgr_u(),
+            Vec2::MinU(_) => s.i8x16_min_u(),
+            Vec2::MaxU(_) => s.i8x16_max_u(),
+            Vec2::MinS(_) => s.i16x8_min_s(),
+            Vec2::MaxS(_) => s.i16x8_max_s(),
+            Vec2::Eq(W::B1) => s.i8x16_eq(),
+            Vec2::Eq(W::B2) => s.i16x8_eq(),
+            Vec2::Eq(_) => s.i32x4_eq(),
+            Vec2::GtS(W::B1) => s.i8x16_gt_s(),
+            Vec2::GtS(W::B2) => s.i16x8_gt_s(),
+            Vec2::GtS(_) => s.i32x4_gt_s(),
+            Vec2::PackS(W::B4) => s.i16x8_narrow_i32x4_s(),
+            Vec2::PackS(_) => s.i8x16_narrow_i16x8_s(),
+            Vec2::PackUS(_) => s.i8x16_narrow_i16x8_u(),
+            Vec2::F(Fp::Add, W::B4) => s.f32x4_add(),
+            Vec2::F(Fp::Add, _) => s.f64x2_add(),
+            Vec2::F(Fp::Sub, W::B4) => s.f32x4_sub(),
+            Vec2::F(Fp::Sub, _) => s.f64x2_sub(),
+            Vec2::F(Fp::Mul, W::B4) => s.f32x4_mul(),
+            Vec2::F(Fp::Mul, _) => s.f64x2_mul(),
+            Vec2::F(Fp::Div, W::B4) => s.f32x4_div(),
+            Vec2::F(Fp::Div, _) => s.f64x2_div(),
+            Vec2::F(Fp::Min, W::B4) => s.f32x4_pmin(),
+            Vec2::F(Fp::Min, _) => s.f64x2_pmin(),
+            Vec2::F(Fp::Max, W::B4) => s.f32x4_pmax(),
+            Vec2::F(Fp::Max, _) => s.f64x2_pmax(),
+            Vec2::F(Fp::Sqrt, w) => {
+                s.drop();
+                if w == W::B4 { s.f32x4_sqrt() } else { s.f64x2_sqrt() }
+            }
+            _ => unreachable!("handled above"),
+        };
+        self.pop128()
+    }
+
+    pub fn vector_shift(&mut self, op: VecShift, a: u32, count: V) -> u32 {
+        let (VecShift::Shl(w) | VecShift::ShrU(w) | VecShift::ShrS(w)) = op;
+        let bits = u64::from(w.bits());
+        let arithmetic = matches!(op, VecShift::ShrS(_));
+        let emit = |s: &mut Self| {
+            let mut k = s.sink();
+            match op {
+                VecShift::Shl(W::B2) => k.i16x8_shl(),
+                VecShift::Shl(W::B4) => k.i32x4_shl(),
+                VecShift::Shl(_) => k.i64x2_shl(),
+                VecShift::ShrU(W::B2) => k.i16x8_shr_u(),
+                VecShift::ShrU(W::B4) => k.i32x4_shr_u(),
+                VecShift::ShrU(_) => k.i64x2_shr_u(),
+                VecShift::ShrS(W::B2) => k.i16x8_shr_s(),
+                VecShift::ShrS(_) => k.i32x4_shr_s(),
+            };
+        };
+        if let V::Const(n) = count {
+            if n >= bits && !arithmetic {
+                self.sink().v128_const(0);
+                return self.pop128();
+            }
+            self.sink().local_get(a).i32_const(n.min(bits - 1) as i32);
+            emit(self);
+            return self.pop128();
+        }
+        // Out of range: zero, or the sign everywhere.
+        self.push64(count);
+        self.sink().i64_const(bits as i64).i64_lt_u();
+        let V::I32(fits) = self.pop32() else { unreachable!("pop32 gives a local") };
+        self.sink().local_get(a);
+        self.push32(count);
+        self.sink().i32_const(bits as i32 - 1).local_get(fits).select();
+        emit(self);
+        if !arithmetic {
+            self.sink().v128_const(0).local_get(fits).select();
+        }
+        self.pop128()
+    }
+
+    /// Pushes a bit pattern as a float.
+    fn push_float(&mut self, w: W, v: V) {
+        if w == W::B4 {
+            self.push32(v);
+            self.sink().f32_reinterpret_i32();
+        } else {
+            self.push64(v);
+            self.sink().f64_reinterpret_i64();
+        }
+    }
+
+    fn pop_float(&mut self, w: W) -> V {
+        if w == W::B4 {
+            self.sink().i32_reinterpret_f32();
+            self.pop32()
+        } else {
+            self.sink().i64_reinterpret_f64();
+            self.pop64()
+        }
+    }
+
+    pub fn scalar(&mut self, op: Fp, w: W, a: V, b: V) -> V {
+        let single = w == W::B4;
+        self.push_float(w, a);
+        if op == Fp::Sqrt {
+            let mut s = self.sink();
+            if single { s.f32_sqrt() } else { s.f64_sqrt() };
+            return self.pop_float(w);
+        }
+        self.push_float(w, b);
+        let mut s = self.sink();
+        match (op, single) {
+            (Fp::Add, true) => s.f32_add(),
+            (Fp::Add, false) => s.f64_add(),
+            (Fp::Sub, true) => s.f32_sub(),
+            (Fp::Sub, false) => s.f64_sub(),
+            (Fp::Mul, true) => s.f32_mul(),
+            (Fp::Mul, false) => s.f64_mul(),
+            (Fp::Div, true) => s.f32_div(),
+            (Fp::Div, false) => s.f64_div(),
+            (Fp::Min, _) | (Fp::Max, _) => {
+                // a < b ? a : b, and a > b ? a : b, on the bit patterns.
+                match (op, single) {
+                    (Fp::Min, true) => s.f32_lt(),
+                    (Fp::Min, false) => s.f64_lt(),
+                    (_, true) => s.f32_gt(),
+                    (_, false) => s.f64_gt(),
+                };
+                let V::I32(c) = self.pop32() else { unreachable!("pop32 gives a local") };
+                if single {
+                    self.push32(a);
+                    self.push32(b);
+                    self.sink().local_get(c).select();
+                    return self.pop32();
+                }
+                self.push64(a);
+                self.push64(b);
+                self.sink().local_get(c).select();
+                return self.pop64();
+            }
+            (Fp::Sqrt, _) => unreachable!("handled above"),
+        };
+        self.pop_float(w)
+    }
+
+    fn float_test(&mut self, w: W, a: V, b: V, op: Test) -> V {
+        self.push_float(w, a);
+        self.push_float(w, b);
+        let mut s = self.sink();
+        match (op, w) {
+            (Test::Ne, W::B4) => s.f32_ne(),
+            (Test::Ne, _) => s.f64_ne(),
+            (Test::Lt, W::B4) => s.f32_lt(),
+            (Test::Lt, _) => s.f64_lt(),
+            (Test::Eq, W::B4) => s.f32_eq(),
+            (Test::Eq, _) => s.f64_eq(),
+        };
+        self.pop32()
+    }
+
+    pub fn float_compare(&mut self, w: W, a: V, b: V) -> (V, V, V) {
+        let nan_a = self.float_test(w, a, a, Test::Ne);
+        let nan_b = self.float_test(w, b, b, Test::Ne);
+        self.push32(nan_a);
+        self.push32(nan_b);
+        self.sink().i32_or();
+        let unordered = self.pop32();
+        let less = self.float_test(w, a, b, Test::Lt);
+        let equal = self.float_test(w, a, b, Test::Eq);
+        (unordered, less, equal)
+    }
+
+    fn float_mask(&mut self, w: W, predicate: u8, a: u32, b: u32) -> u32 {
+        let single = w == W::B4;
+        if matches!(predicate & 3, 3) {
+            // Unordered: either is not equal to itself.
+            let mut s = self.sink();
+            for l in [a, b] {
+                s.local_get(l).local_get(l);
+                if single { s.f32x4_ne() } else { s.f64x2_ne() };
+            }
+            s.v128_or();
+        } else {
+            let mut s = self.sink();
+            s.local_get(a).local_get(b);
+            match (predicate & 3, single) {
+                (0, true) => s.f32x4_eq(),
+                (0, false) => s.f64x2_eq(),
+                (1, true) => s.f32x4_lt(),
+                (1, false) => s.f64x2_lt(),
+                (_, true) => s.f32x4_le(),
+                (_, false) => s.f64x2_le(),
+            };
+        }
+        if predicate & 4 != 0 {
+            self.sink().v128_not();
+        }
+        self.pop128()
+    }
+
+    pub fn convert(&mut self, op: Cvt, a: V) -> V {
+        match op {
+            Cvt::IntToF(from, to) => {
+                if from == W::B8 { self.push64(a) } else { self.push32(a) }
+                let mut s = self.sink();
+                match (from, to) {
+                    (W::B8, W::B4) => s.f32_convert_i64_s(),
+                    (W::B8, _) => s.f64_convert_i64_s(),
+                    (_, W::B4) => s.f32_convert_i32_s(),
+                    _ => s.f64_convert_i32_s(),
+                };
+                self.pop_float(to)
+            }
+            Cvt::F32ToF64 => {
+                self.push_float(W::B4, a);
+                self.sink().f64_promote_f32();
+                self.pop_float(W::B8)
+            }
+            Cvt::F64ToF32 => {
+                self.push_float(W::B8, a);
+                self.sink().f32_demote_f64();
+                self.pop_float(W::B4)
+            }
+            // Rounded by MXCSR: wasm has no such conversion.
+            Cvt::FToInt(_, _, false) => {
+                self.give_up = true;
+                a
+            }
+            Cvt::FToInt(from, to, true) => self.truncate(from, to, a),
+        }
+    }
+
+    /// CVTT*: what does not fit is the integer indefinite value (SDM vol. 1, table E-1).
+    fn truncate(&mut self, from: W, to: W, a: V) -> V {
+        self.push_float(from, a);
+        let mut s = self.sink();
+        if from == W::B4 { s.i64_trunc_sat_f32_s() } else { s.i64_trunc_sat_f64_s() };
+        let r = self.pop64();
+        let V::I64(r) = r else { unreachable!("pop64 gives a local") };
+        let nan = self.float_test(from, a, a, Test::Ne);
+        let V::I32(nan) = nan else { unreachable!("pop32 gives a local") };
+        let indefinite = if to == W::B8 { i64::MIN } else { 0x8000_0000 };
+        self.sink().i64_const(indefinite).local_get(r);
+        // Condition: NaN or out of range.
+        if to == W::B8 {
+            self.sink().local_get(r).i64_const(i64::MAX).i64_eq();
+        } else {
+            self.sink().local_get(r).local_get(r).i64_extend32_s().i64_ne();
+        }
+        self.sink().local_get(nan).i32_or().select();
+        if to == W::B8 {
+            return self.pop64();
+        }
+        self.sink().i32_wrap_i64();
+        self.pop32()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Test {
+    Ne,
+    Lt,
+    Eq,
+}

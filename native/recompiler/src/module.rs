@@ -1,0 +1,83 @@
+//! One wasm module per ELF file (vkernel_abi::wasm has the contract), and its native code.
+
+use crate::discover::Program;
+use crate::elf::Elf;
+use crate::function::{self, Context};
+use crate::lift::IMPORTS;
+use std::collections::HashMap;
+use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS};
+use wasm_encoder::{
+    CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection, GlobalType, ImportSection,
+    MemorySection, MemoryType, Module, RefType, TableType, TypeSection, ValType,
+};
+
+pub struct Wasm {
+    pub bytes: Vec<u8>,
+    /// Dispatch-map words: (offset from the text's start, word); slots count from 1.
+    pub map: Vec<(u32, u32)>,
+    pub functions: u32,
+}
+
+/// Translates an ELF placed at `base`; None when it has no code.
+pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
+    let found = Program::new(elf, base).functions();
+    if found.is_empty() {
+        return None;
+    }
+    let index: HashMap<u64, u32> = found.iter().enumerate().map(|(n, f)| (f.entry, IMPORTS + n as u32)).collect();
+    let text = base + elf.text().0;
+    let mut code = CodeSection::new();
+    let mut map = Vec::new();
+    let mut first_target = 0u32;
+    for f in &found {
+        let ctx = Context { functions: &index, first_target };
+        let t = function::translate(f, &ctx);
+        let mut body = Function::new_with_locals_types(t.locals);
+        body.raw(t.code);
+        code.function(&body);
+        for (n, pc) in f.switch_targets.iter().enumerate() {
+            if !index.contains_key(pc) {
+                map.push(((pc - text) as u32, MAP_BLOCK | (first_target + n as u32)));
+            }
+        }
+        first_target += f.switch_targets.len() as u32;
+    }
+    map.extend(found.iter().enumerate().map(|(n, f)| ((f.entry - text) as u32, n as u32 + 1)));
+    Some(Wasm { bytes: assemble(found.len() as u32, &code), map, functions: found.len() as u32 })
+}
+
+fn assemble(count: u32, code: &CodeSection) -> Vec<u8> {
+    use ValType::{I32, I64};
+    let mut types = TypeSection::new();
+    types.ty().function([I64, I64, I64, I64], [I32, I64, I64, I64]);
+    types.ty().function([I32], [I32]);
+    types.ty().function([I32, I32], [I32]);
+    types.ty().function([I32, I32, I64], [I32]);
+    let mut imports = ImportSection::new();
+    let table = TableType {
+        element_type: RefType::FUNCREF,
+        table64: false,
+        minimum: TABLE_SLOTS,
+        maximum: Some(TABLE_SLOTS),
+        shared: false,
+    };
+    imports.import("k", "table", EntityType::Table(table));
+    imports.import("k", "slot_base", EntityType::Global(GlobalType { val_type: I32, mutable: false, shared: false }));
+    for (name, ty) in [("syscall", 1), ("poll", 1), ("step", 1), ("trap", 2), ("div", 3)] {
+        imports.import("k", name, EntityType::Function(ty));
+    }
+    let mut functions = FunctionSection::new();
+    (0..count).for_each(|_| {
+        functions.function(function::TYPE);
+    });
+    let mut memories = MemorySection::new();
+    for pages in [REGION_PAGES, STATE_PAGES, MAP_PAGES] {
+        memories.memory(MemoryType { minimum: pages, maximum: Some(pages), memory64: false, shared: false, page_size_log2: None });
+    }
+    let mut elements = ElementSection::new();
+    let list: Vec<u32> = (IMPORTS..IMPORTS + count).collect();
+    elements.active(Some(0), &ConstExpr::global_get(0), Elements::Functions(list.into()));
+    let mut m = Module::new();
+    m.section(&types).section(&imports).section(&functions).section(&memories).section(&elements).section(code);
+    m.finish()
+}
