@@ -145,6 +145,36 @@ pub fn run_thread(image: &'static Image, mut thread: Thread) {
     }
 }
 
+/// MXCSR of host code.
+const HOST_MXCSR: u32 = 0x1f80;
+
+fn load_mxcsr(v: u32) {
+    // SAFETY: no reserved bit is set: the guest's value was checked when it was loaded.
+    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, readonly)) };
+}
+
+/// Translated code runs under the guest's MXCSR, exceptions masked (docs/quirks.md).
+fn to_guest(s: &CpuState) {
+    load_mxcsr(s.mxcsr & 0xffff | HOST_MXCSR);
+}
+
+/// Back in host code: takes the exception flags over.
+fn from_guest(s: &mut CpuState) {
+    let mut v = 0u32;
+    // SAFETY: writes the local.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack)) };
+    s.mxcsr |= v & 0x3f;
+    load_mxcsr(HOST_MXCSR);
+}
+
+/// Runs host code that translated code has called.
+fn from_code<R>(c: &mut Caller<'_, Thread>, f: impl FnOnce(&mut StoreContextMut<Thread>) -> R) -> R {
+    from_guest(c.data().state());
+    let r = f(&mut c.as_context_mut());
+    to_guest(c.data().state());
+    r
+}
+
 /// Creates what every instance of the store imports.
 fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result<()> {
     store.data_mut().instantiated = vec![false; image.elfs.len()];
@@ -155,33 +185,35 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
     let ty = TableType::new(RefType::FUNCREF, slots, Some(slots));
     let table = Table::new(&mut *store, ty, Ref::Func(None))?;
     let enter = Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, rsp: i64, rdi: i64, rsi: i64, rdx: i64| {
-        enter(&mut c.as_context_mut(), [rsp, rdi, rsi, rdx])
+        from_code(&mut c, |ctx| enter(ctx, [rsp, rdi, rsi, rdx]))
     });
     table.set(&mut *store, 0, Ref::Func(Some(enter)))?;
     let imports = vec![
         Extern::from(table),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, next: i32| {
             c.data().state().rip = u64::from(next as u32);
-            on_syscall(&mut c.as_context_mut(), next as u32)
+            from_code(&mut c, |ctx| on_syscall(ctx, next as u32))
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
-            safe_point(&mut c.as_context_mut(), pc as u32)
+            from_code(&mut c, |ctx| safe_point(ctx, pc as u32))
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
-            let exit = interpreter(c.data_mut(), |i| i.one());
-            if exit != Exit::Stop {
-                raise(c.data_mut(), exit);
-            }
-            c.data().state().rip as i32
+            from_code(&mut c, |ctx| {
+                let exit = interpreter(ctx.data_mut(), |i| i.one());
+                if exit != Exit::Stop {
+                    raise(ctx.data_mut(), exit);
+                }
+                ctx.data().state().rip as i32
+            })
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32, kind: i32| {
             c.data().state().rip = u64::from(pc as u32);
-            raise(c.data_mut(), Exit::Trap(trap_of(kind)));
+            from_code(&mut c, |ctx| raise(ctx.data_mut(), Exit::Trap(trap_of(kind))));
             c.data().state().rip as i32
         })
         .into(),
@@ -276,7 +308,10 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
         {
             let g = &state.gpr;
             let args = (g[RSP] as i64, g[RDI] as i64, g[RSI] as i64, g[RDX] as i64);
-            match f.call(&mut *ctx, args) {
+            to_guest(state);
+            let result = f.call(&mut *ctx, args);
+            from_guest(state);
+            match result {
                 Ok((pc, rax, rsp, rdx)) => {
                     state.rip = u64::from(pc as u32);
                     state.gpr[RAX] = rax as u64;

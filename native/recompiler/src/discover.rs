@@ -9,6 +9,7 @@ use crate::elf::Elf;
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use vkernel_semantics::decode::OPTIONS;
 
 /// A basic block; addresses are guest addresses.
@@ -37,11 +38,22 @@ pub struct Program<'a> {
     ranges: BTreeMap<u64, u64>,
     /// Words in data that point into text.
     pointers: BTreeSet<u64>,
+    /// FDEs that are parts of one function (gcc's .cold), by the start of each.
+    parts: BTreeMap<u64, Rc<Extent>>,
+    /// Starts of parts that only their own function jumps to.
+    fragments: BTreeSet<u64>,
+}
+
+/// The code of one function: ranges in ascending order.
+type Extent = Vec<(u64, u64)>;
+
+fn holds(extent: &Extent, pc: u64) -> bool {
+    extent.iter().any(|(start, end)| pc >= *start && pc < *end)
 }
 
 impl<'a> Program<'a> {
     pub fn new(elf: &'a Elf<'a>, base: u64) -> Self {
-        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new() };
+        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new() };
         let Ok(file) = object::File::parse(elf.bytes) else { return p };
         p.read_fdes(&file);
         p.read_pointers(&file);
@@ -50,7 +62,62 @@ impl<'a> Program<'a> {
                 p.ranges.entry(base + s.address()).or_insert(base + s.address() + s.size());
             }
         }
+        p.join_parts();
         p
+    }
+
+    /// Joins ranges that jump into each other's middle; a part that is only jumped to from its own
+    /// function is no entry.
+    fn join_parts(&mut self) {
+        let mut leader: BTreeMap<u64, u64> = BTreeMap::new();
+        let find = |leader: &BTreeMap<u64, u64>, mut r: u64| {
+            while let Some(&up) = leader.get(&r) {
+                r = up;
+            }
+            r
+        };
+        let mut called: BTreeSet<u64> = self.pointers.clone();
+        called.insert(self.base + self.elf.entry);
+        let mut jumps = Vec::new();
+        for (&start, &end) in &self.ranges {
+            let Some(bytes) = self.elf.at(start - self.base) else { continue };
+            let bytes = &bytes[..bytes.len().min((end - start) as usize)];
+            for i in &mut Decoder::with_ip(64, bytes, start, OPTIONS) {
+                if i.op0_kind() != OpKind::NearBranch64 {
+                    continue;
+                }
+                let to = i.near_branch64();
+                if i.flow_control() == FlowControl::Call {
+                    called.insert(to);
+                } else if let Some((&r, &r_end)) = self.ranges.range(..=to).next_back()
+                    && to < r_end
+                    && r != start
+                {
+                    jumps.push((start, to));
+                    let (a, b) = (find(&leader, start), find(&leader, r));
+                    if to != r && a != b {
+                        leader.insert(a.max(b), a.min(b));
+                    }
+                }
+            }
+        }
+        let mut groups: BTreeMap<u64, Extent> = BTreeMap::new();
+        for (&start, &end) in &self.ranges {
+            let top = find(&leader, start);
+            if top != start || leader.values().any(|l| *l == start) {
+                groups.entry(top).or_default().push((start, end));
+            }
+        }
+        for extent in groups.into_values() {
+            let extent = Rc::new(extent);
+            self.parts.extend(extent.iter().map(|(start, _)| (*start, extent.clone())));
+        }
+        for (from, to) in jumps {
+            let same = self.parts.get(&from).is_some_and(|p| holds(p, to));
+            if same && !called.contains(&to) && self.parts[&from][0].0 != to {
+                self.fragments.insert(to);
+            }
+        }
     }
 
     fn is_text(&self, pc: u64) -> bool {
@@ -100,26 +167,26 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// The range of the function that `pc` belongs to: an FDE, or up to the next known start.
-    fn range_of(&self, pc: u64, entries: &BTreeSet<u64>) -> (u64, u64) {
+    /// The function that `pc` belongs to: an FDE and its parts, or up to the next known start.
+    fn extent_of(&self, pc: u64, entries: &BTreeSet<u64>) -> Rc<Extent> {
         if let Some((&start, &end)) = self.ranges.range(..=pc).next_back()
             && pc < end
         {
-            return (start, end);
+            return self.parts.get(&start).cloned().unwrap_or_else(|| Rc::new(vec![(start, end)]));
         }
         let next_range = self.ranges.range(pc + 1..).next().map(|(s, _)| *s);
         let next_entry = entries.range(pc + 1..).next().copied();
         let end = [next_range, next_entry].into_iter().flatten().min().unwrap_or(pc + 0x10000);
-        (pc, end.min(pc + 0x10000))
+        Rc::new(vec![(pc, end.min(pc + 0x10000))])
     }
 
     /// All functions, by entry.
     pub fn functions(&self) -> Vec<Function> {
-        let mut entries: BTreeSet<u64> = self.ranges.keys().copied().collect();
+        let mut entries: BTreeSet<u64> = self.ranges.keys().copied().filter(|s| !self.fragments.contains(s)).collect();
         entries.insert(self.base + self.elf.entry);
         for &pc in &self.pointers {
             // A pointer into the middle of an FDE is a jump target of that function, not an entry.
-            if self.range_of(pc, &entries).0 == pc {
+            if self.extent_of(pc, &entries).iter().any(|(start, _)| *start == pc) {
                 entries.insert(pc);
             }
         }
@@ -143,13 +210,14 @@ impl<'a> Program<'a> {
 
     /// The blocks reachable from `entry` inside its range; direct targets outside go to `outside`.
     fn function(&self, entry: u64, entries: &BTreeSet<u64>, outside: &mut BTreeSet<u64>) -> Option<Function> {
-        let (low, high) = self.range_of(entry, entries);
-        let inside = |pc: u64| pc >= low && pc < high;
+        let extent = self.extent_of(entry, entries);
+        let inside = |pc: u64| holds(&extent, pc);
         let mut decoded: BTreeMap<u64, Instruction> = BTreeMap::new();
         let mut leaders = BTreeSet::from([entry]);
         let mut switch_targets = BTreeSet::new();
         let mut pending = vec![entry];
-        let interior: Vec<u64> = self.pointers.range(low..high).copied().filter(|p| *p != low).collect();
+        let interior = |(low, high): &(u64, u64)| self.pointers.range(low + 1..*high).copied().collect::<Vec<_>>();
+        let interior: Vec<u64> = extent.iter().flat_map(interior).collect();
         let mut indirect = false;
         while let Some(start) = pending.pop() {
             let mut pc = start;
@@ -182,7 +250,7 @@ impl<'a> Program<'a> {
                     }
                     FlowControl::IndirectBranch => {
                         indirect = true;
-                        for t in self.jump_table(&i, &decoded, (low, high)) {
+                        for t in self.jump_table(&i, &decoded, &extent) {
                             switch_targets.insert(t);
                             lead(t, &mut leaders);
                         }
@@ -222,7 +290,7 @@ impl<'a> Program<'a> {
 
     /// Targets of `jmp reg` after `lea base,[rip+table]; movsxd reg,[base+i*4]; add reg,base`, and of
     /// `jmp [table+i*8]`: entries are taken while they point into the function.
-    fn jump_table(&self, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, (low, high): (u64, u64)) -> Vec<u64> {
+    fn jump_table(&self, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, extent: &Extent) -> Vec<u64> {
         let mut out = Vec::new();
         if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
             let table = jump.memory_displacement64();
@@ -230,7 +298,7 @@ impl<'a> Program<'a> {
                 let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 8 * n) else { break };
                 let Some(w) = b.get(..8) else { break };
                 let t = self.base.wrapping_add(u64::from_le_bytes(w.try_into().expect("8 bytes")));
-                if t < low || t >= high {
+                if !holds(extent, t) {
                     break;
                 }
                 out.push(t);
@@ -248,7 +316,7 @@ impl<'a> Program<'a> {
                 let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 4 * n) else { break };
                 let Some(w) = b.get(..4) else { break };
                 let t = table.wrapping_add(i32::from_le_bytes(w.try_into().expect("4 bytes")) as u64);
-                if t < low || t >= high {
+                if !holds(extent, t) {
                     break;
                 }
                 found.push(t);

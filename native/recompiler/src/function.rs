@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use vkernel_abi::state::{OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP};
 use vkernel_semantics::backend::Flow;
-use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
+use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget, ValType};
 
 const PARAMETERS: Set = gpr(RSP) | gpr(RDI) | gpr(RSI) | gpr(RDX);
 const RESULTS: Set = gpr(RAX) | gpr(RSP) | gpr(RDX);
@@ -34,18 +34,28 @@ enum Kind {
     Jump,
     Branch,
     Call,
+    /// By a register or memory word, through the function's dispatch node when it has targets.
     Indirect,
+    /// The dispatch node of the function's indirect jumps; has no instructions.
+    Dispatch,
     Leave,
 }
 
 struct Info<'a> {
-    block: &'a Block,
+    /// None: the dispatch node.
+    block: Option<&'a Block>,
     usage: Vec<Usage>,
     kind: Kind,
     successors: Vec<usize>,
     dirty_in: Set,
     live_in: Set,
     header: bool,
+}
+
+impl Info<'_> {
+    fn instructions(&self) -> &[Instruction] {
+        self.block.map_or(&[], |b| &b.instructions)
+    }
 }
 
 fn kind_of(i: &Instruction, u: &Usage) -> Kind {
@@ -94,20 +104,21 @@ pub fn translate(f: &Function, ctx: &Context) -> Translated {
                     successors.extend(index.get(&block.end));
                 }
                 Kind::Call => successors.extend(index.get(&block.end)),
-                Kind::Indirect => successors.extend(&targets),
-                Kind::Leave => {}
+                Kind::Indirect => successors.extend((!targets.is_empty()).then_some(starts.len())),
+                Kind::Leave | Kind::Dispatch => {}
             }
-            Info { block, usage, kind, successors, dirty_in: 0, live_in: 0, header: false }
+            Info { block: Some(block), usage, kind, successors, dirty_in: 0, live_in: 0, header: false }
         })
         .collect();
-    let (number, list) = structure::order(infos.len(), |n| infos[n].successors.clone());
+    infos.push(Info { block: None, usage: Vec::new(), kind: Kind::Dispatch, successors: targets, dirty_in: 0, live_in: 0, header: false });
+    let (number, list) = structure::order(infos.len(), 0, |n| infos[n].successors.clone());
     for &n in &list {
         for s in infos[n].successors.clone() {
             infos[s].header |= number[s] <= number[n];
         }
     }
     flow(&mut infos, &list);
-    emit(ctx, &infos, &index, &targets)
+    emit(ctx, &infos, &index)
 }
 
 /// May-dirty forwards, then liveness backwards; what is stored somewhere is read there.
@@ -144,7 +155,7 @@ fn is_barrier(i: &Instruction, u: &Usage) -> bool {
 fn dirty_sets(info: &Info) -> Vec<Set> {
     let mut d = info.dirty_in;
     let mut sets = vec![d];
-    for (i, u) in info.block.instructions.iter().zip(&info.usage) {
+    for (i, u) in info.instructions().iter().zip(&info.usage) {
         d = if is_barrier(i, u) { 0 } else { d | u.writes };
         sets.push(d);
     }
@@ -159,24 +170,24 @@ fn dirty_out(info: &Info) -> Set {
 fn live_sets(infos: &[Info], n: usize) -> Vec<Set> {
     let info = &infos[n];
     let dirty = dirty_sets(info);
-    let last = info.block.instructions.len() - 1;
+    let count = info.instructions().len();
+    let end = dirty[count];
     let after: Set = info.successors.iter().fold(0, |s, t| s | infos[*t].live_in);
     let mut live = match info.kind {
         // Registers come back in the results or are reloaded.
-        Kind::Call => PARAMETERS | dirty[last + 1],
-        Kind::Leave if info.usage[last].step => 0,
-        Kind::Leave => RESULTS | dirty[last + 1] & ALL_REGISTERS,
-        Kind::Indirect => after | PARAMETERS | dirty[last + 1] & ALL_REGISTERS,
+        Kind::Call => PARAMETERS | end,
+        Kind::Leave if info.usage[count - 1].step => 0,
+        Kind::Leave => RESULTS | end & ALL_REGISTERS,
+        Kind::Indirect | Kind::Dispatch => after | PARAMETERS | end & ALL_REGISTERS,
         // A jump may leave the function: what is dirty is stored then, flags too.
         Kind::Jump | Kind::Branch => {
             let wanted = if info.kind == Kind::Branch { 2 } else { 1 };
-            if info.successors.len() < wanted { after | PARAMETERS | dirty[last + 1] } else { after }
+            if info.successors.len() < wanted { after | PARAMETERS | end } else { after }
         }
     };
-    let mut sets = vec![0; last + 2];
-    sets[last + 1] = live;
-    for k in (0..=last).rev() {
-        let (i, u) = (&info.block.instructions[k], &info.usage[k]);
+    let mut sets = vec![0; count + 1];
+    sets[count] = live;
+    for (k, (i, u)) in info.instructions().iter().zip(&info.usage).enumerate().rev() {
         live = if is_barrier(i, u) {
             u.reads | dirty[k]
         } else {
@@ -190,37 +201,56 @@ fn live_sets(infos: &[Info], n: usize) -> Vec<Set> {
     sets
 }
 
-fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>, targets: &[usize]) -> Translated {
+fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>) -> Translated {
     let mut locals = Locals::default();
-    let label = locals.kept32();
+    let label = locals.kept(ValType::I32);
+    let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64), targets: infos[infos.len() - 1].successors.len() };
     let mut nodes: Vec<Node> = Vec::new();
+    // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = Vec::new();
-    let count = infos.len();
     let live_in: Vec<Set> = infos.iter().map(|i| i.live_in).collect();
     for (n, info) in infos.iter().enumerate() {
         let live = live_sets(infos, n);
-        let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: info.dirty_in, pc: info.block.start, give_up: false };
-        if n == 0 {
-            l.reload(live[0] & !PARAMETERS);
-        }
+        let start = info.block.map_or(V::I64(jump.pc), |b| V::Const(b.start));
+        let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: info.dirty_in, pc: 0, give_up: false };
         if info.header {
-            poll(&mut l, info, live[0]);
+            poll(&mut l, start, live[0]);
         }
-        let mut b = Builder { ctx, index, exits: &mut exits, count, targets, first_target: ctx.first_target, live: &live_in };
-        let end = b.block(&mut l, info, &live);
+        let mut b = Builder { ctx, index, exits: &mut exits, count: infos.len(), jump, live: &live_in };
+        let end = match info.block {
+            Some(block) => b.block(&mut l, block, info, &live),
+            None => {
+                let body = std::mem::take(&mut l.code);
+                Builder::leave(&mut l, jump);
+                let default = std::mem::replace(&mut l.code, body);
+                l.sink().local_get(jump.index).i32_const((MAP_BLOCK | ctx.first_target) as i32).i32_sub().local_set(label);
+                End::Switch { index: label, targets: info.successors.clone(), default }
+            }
+        };
         nodes.push(Node { body: l.code, end });
         locals.release();
     }
     nodes.append(&mut exits);
-    let graph = Graph { nodes, switch_targets: targets.to_vec(), label };
-    let mut code = structure::structure(&graph);
+    let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: 0, pc: 0, give_up: false };
+    l.reload(live_in[0] & !PARAMETERS);
+    nodes.push(Node { body: l.code, end: End::Goto(0) });
+    let entry = nodes.len() - 1;
+    let mut code = structure::structure(Graph { nodes, entry, label });
     InstructionSink::new(&mut code).unreachable().end();
     Translated { locals: locals.types(), code }
 }
 
+/// Locals that carry an indirect jump to the dispatch node: the dispatch map's word, and the target.
+#[derive(Clone, Copy)]
+struct Jump {
+    index: u32,
+    pc: u32,
+    /// How many targets the dispatch node has.
+    targets: usize,
+}
+
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop.
-fn poll(l: &mut Lift, info: &Info, live: Set) {
-    let pc = info.block.start as i32;
+fn poll(l: &mut Lift, pc: V, live: Set) {
     l.sink().i32_const(0).i32_atomic_load(state_arg(OFF_POLL, 2)).if_(BlockType::Empty);
     l.store_dirty(EVERYTHING);
     checked_call(l, pc, POLL, pc);
@@ -229,14 +259,13 @@ fn poll(l: &mut Lift, info: &Info, live: Set) {
 }
 
 /// Calls an import that may send the guest elsewhere: returns upward unless it answers `expect`.
-fn checked_call(l: &mut Lift, pc: i32, import: u32, expect: i32) {
-    let V::I32(r) = ({
-        l.sink().i32_const(pc).call(import);
-        l.pop32()
-    }) else {
-        unreachable!("pop32 gives a local")
-    };
-    l.sink().local_get(r).i32_const(expect).i32_ne().if_(BlockType::Empty).local_get(r);
+fn checked_call(l: &mut Lift, pc: V, import: u32, expect: V) {
+    l.push32(pc);
+    l.sink().call(import);
+    let r = l.locals.temp32();
+    l.sink().local_tee(r);
+    l.push32(expect);
+    l.sink().i32_ne().if_(BlockType::Empty).local_get(r);
     l.return_from_state();
     l.sink().end();
 }
@@ -247,20 +276,19 @@ struct Builder<'a> {
     /// Nodes that leave the function, numbered behind the blocks.
     exits: &'a mut Vec<Node>,
     count: usize,
-    targets: &'a [usize],
-    first_target: u32,
+    jump: Jump,
     /// Live sets at the starts of the blocks.
     live: &'a [Set],
 }
 
 impl Builder<'_> {
-    fn block(&mut self, l: &mut Lift, info: &Info, live: &[Set]) -> End {
-        let last = info.block.instructions.len() - 1;
-        for (k, i) in info.block.instructions.iter().enumerate() {
+    fn block(&mut self, l: &mut Lift, block: &Block, info: &Info, live: &[Set]) -> End {
+        let last = block.instructions.len() - 1;
+        for (k, i) in block.instructions.iter().enumerate() {
             let flow = if info.usage[k].step { None } else { l.instruction(i) };
             match flow {
                 None => {
-                    self.barrier(l, i.ip() as i32, STEP, i.next_ip() as i32);
+                    self.barrier(l, i.ip(), STEP, i.next_ip());
                     if k == last && (info.kind == Kind::Leave || !matches!(info.kind, Kind::Jump)) {
                         // The interpreter has executed the transfer: go on where it says.
                         l.sink().i32_const(0).i64_load(state_arg(OFF_RIP, 3)).i32_wrap_i64();
@@ -271,22 +299,21 @@ impl Builder<'_> {
                 }
                 Some(Flow::Next) => {}
                 Some(Flow::Syscall) => {
-                    let next = i.next_ip() as i32;
-                    self.barrier(l, next, SYSCALL, next);
+                    self.barrier(l, i.next_ip(), SYSCALL, i.next_ip());
                     l.reload(live[k + 1]);
                 }
-                Some(flow) => return self.transfer(l, info, live, i, flow),
+                Some(flow) => return self.transfer(l, live[last + 1], i, flow),
             }
         }
         self.settle_flags(l, live[last + 1]);
-        self.goto(l, info.block.end)
+        self.goto(l, block.end)
     }
 
     /// Everything stored, the import called, nothing dirty afterwards.
-    fn barrier(&mut self, l: &mut Lift, pc: i32, import: u32, expect: i32) {
+    fn barrier(&mut self, l: &mut Lift, pc: u64, import: u32, expect: u64) {
         vkernel_semantics::flags::flush_flags(l);
         l.store_dirty(EVERYTHING);
-        checked_call(l, pc, import, expect);
+        checked_call(l, V::Const(pc), import, V::Const(expect));
         l.dirty = 0;
     }
 
@@ -364,35 +391,39 @@ impl Builder<'_> {
         l.store_dirty(ALL_REGISTERS);
     }
 
-    fn transfer(&mut self, l: &mut Lift, info: &Info, live: &[Set], i: &Instruction, flow: Flow<V>) -> End {
-        let last = info.block.instructions.len() - 1;
+    /// Leaves by an indirect jump.
+    fn leave(l: &mut Lift, jump: Jump) {
+        Self::store_all_for(l, V::I64(jump.pc));
+        Self::push_parameters(l);
+        Self::push_slot(l, jump.index);
+        l.sink().return_call_indirect(TABLE, TYPE);
+    }
+
+    /// `live`: the live set behind the instruction.
+    fn transfer(&mut self, l: &mut Lift, live: Set, i: &Instruction, flow: Flow<V>) -> End {
         match flow {
             Flow::Jump(pc) => {
-                self.settle_flags(l, live[last + 1]);
+                self.settle_flags(l, live);
                 self.goto(l, pc)
             }
             Flow::Branch { cond, target } => {
                 let cond = l.condition(cond);
-                self.settle_flags(l, live[last + 1]);
+                self.settle_flags(l, live);
                 let yes = self.target(l, target);
                 let no = self.target(l, i.next_ip());
                 if yes == no { End::Goto(yes) } else { End::Branch { cond, yes, no } }
             }
             Flow::JumpTo(v) => {
                 let word = Self::map_word(l, v);
-                let mark = l.code.len();
-                Self::store_all_for(l, v);
-                Self::push_parameters(l);
-                Self::push_slot(l, word);
-                l.sink().return_call_indirect(TABLE, TYPE);
-                let leave = l.code.split_off(mark);
-                if self.targets.is_empty() {
-                    return End::Exit(leave);
+                l.sink().local_get(word).local_set(self.jump.index);
+                l.push64(v);
+                l.sink().local_set(self.jump.pc);
+                if self.jump.targets == 0 {
+                    Self::leave(l, self.jump);
+                    return End::Exit(Vec::new());
                 }
-                self.settle_flags(l, live[last + 1]);
-                l.sink().local_get(word).i32_const((MAP_BLOCK | self.first_target) as i32).i32_sub();
-                let V::I32(index) = l.pop32() else { unreachable!("pop32 gives a local") };
-                End::Switch { index, default: leave }
+                self.settle_flags(l, live);
+                End::Goto(self.count - 1)
             }
             Flow::Ret(v) => {
                 l.store_dirty(ALL_REGISTERS & !RESULTS);

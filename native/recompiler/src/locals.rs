@@ -52,8 +52,8 @@ impl Locals {
         self.temp(2, ValType::V128)
     }
     /// A local that no block reuses.
-    pub fn kept32(&mut self) -> u32 {
-        self.temps.push(ValType::I32);
+    pub fn kept(&mut self, ty: ValType) -> u32 {
+        self.temps.push(ty);
         TEMPS + self.temps.len() as u32 - 1
     }
     /// At the end of a block: its temporaries may be used again.

@@ -1,6 +1,7 @@
 //! The recompiler: x86-64 ELF files to native artefacts in a megabinary.
-//! Started by the TypeScript CLI; progress is one JSON object a line on stderr.
+//! Started by the TypeScript CLI; what happens is one JSON object a line on stdout.
 
+mod cache;
 mod discover;
 mod elf;
 mod function;
@@ -15,8 +16,10 @@ mod usage;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use cache::hex;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use vkernel_abi::megabinary::Entry;
 
 /// `batch`: what to translate, written by src/image/translate.ts.
@@ -40,58 +43,38 @@ struct PlanElf {
     nids: Vec<u64>,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// A line for the CLI.
+fn tell(event: &serde_json::Value) {
+    println!("{event}");
 }
 
-struct Translation {
-    map: Vec<(u32, u32)>,
-    code: Vec<u8>,
-    functions: u32,
-}
-
-/// Changes with everything that changes the output of a translation.
-const VERSION: u32 = 1;
-
-/// Translates an ELF, or takes its translation from the cache (keyed by content, base and version).
-fn translation(engine: &wasmtime::Engine, cache: Option<&Path>, elf: &elf::Elf, entry: &Entry) -> Result<Translation, String> {
-    let name = format!("{}-{:x}-{VERSION}-{}", hex(&entry.sha256), entry.base, vkernel_abi::megabinary::ABI_VERSION);
-    let file = cache.map(|c| c.join(name));
-    if let Some(t) = file.as_ref().and_then(|f| std::fs::read(f).ok()).and_then(|b| decode(&b)) {
-        return Ok(t);
+/// Places every ELF; those that cannot be are refused by name and left out.
+fn artifacts<'a>(plan: &Plan, bytes: &'a [Vec<u8>]) -> Vec<(elf::Elf<'a>, package::Artifact)> {
+    let mut placer = place::Placer::default();
+    let mut list = Vec::new();
+    for (e, bytes) in plan.elfs.iter().zip(bytes) {
+        let sha256: [u8; 32] = Sha256::digest(bytes).into();
+        let placed = elf::Elf::parse(bytes).and_then(|elf| placer.place(&elf, &sha256).map(|base| (elf, base)));
+        match placed {
+            Ok((elf, base)) => {
+                let (start, end) = elf.text();
+                let entry = Entry { sha256, base, kind: elf.kind, text_start: base + start, text_end: base + end, ..Entry::default() };
+                list.push((elf, package::Artifact { entry, nids: e.nids.clone(), map: Vec::new(), code: Vec::new() }));
+            }
+            Err(reason) => tell(&serde_json::json!({ "refused": e.sha256, "path": e.path, "reason": reason })),
+        }
     }
-    let Some(wasm) = module::translate(elf, entry.base) else {
-        return Ok(Translation { map: Vec::new(), code: Vec::new(), functions: 0 });
-    };
-    let code = engine.precompile_module(&wasm.bytes).map_err(|e| format!("the translation does not compile: {e:#}"))?;
-    let t = Translation { map: wasm.map, code, functions: wasm.functions };
-    if let Some(f) = file {
-        let temp = f.with_extension(std::process::id().to_string());
-        std::fs::write(&temp, encode(&t)).and_then(|()| std::fs::rename(&temp, &f)).map_err(|e| format!("cache: {e}"))?;
-    }
-    Ok(t)
+    list
 }
 
-fn encode(t: &Translation) -> Vec<u8> {
-    let mut b = t.functions.to_le_bytes().to_vec();
-    b.extend((t.map.len() as u32).to_le_bytes());
-    b.extend(t.map.iter().flat_map(|(o, w)| [o.to_le_bytes(), w.to_le_bytes()]).flatten());
-    b.extend(&t.code);
-    let digest = Sha256::digest(&b);
-    b.extend(digest);
-    b
-}
-
-/// None for an entry that was cut short or changed.
-fn decode(b: &[u8]) -> Option<Translation> {
-    let (b, digest) = b.split_at(b.len().checked_sub(32)?);
-    if Sha256::digest(b)[..] != *digest {
-        return None;
+/// Reads an ELF and checks that it is still the one that was planned.
+fn read(e: &PlanElf) -> Result<Vec<u8>, String> {
+    let shown = e.path.display();
+    let bytes = std::fs::read(&e.path).map_err(|err| format!("{shown}: {err}"))?;
+    if hex(&Sha256::digest(&bytes)) != e.sha256 {
+        return Err(format!("{shown}: the bytes changed while the image was built"));
     }
-    let u32_at = |n: usize| Some(u32::from_le_bytes(b.get(n..n + 4)?.try_into().ok()?));
-    let count = u32_at(4)? as usize;
-    let map = (0..count).map(|n| Some((u32_at(8 + 8 * n)?, u32_at(12 + 8 * n)?))).collect::<Option<_>>()?;
-    Some(Translation { functions: u32_at(0)?, map, code: b.get(8 + 8 * count..)?.to_vec() })
+    Ok(bytes)
 }
 
 fn batch(plan: &str) -> Result<(), String> {
@@ -99,46 +82,38 @@ fn batch(plan: &str) -> Result<(), String> {
     let mut plan: Plan = serde_json::from_str(&text).map_err(|e| format!("plan: {e}"))?;
     plan.elfs.sort_by(|a, b| a.sha256.cmp(&b.sha256));
     let engine = wasmtime::Engine::new(&vkernel_engine::config()).map_err(|e| format!("engine: {e:#}"))?;
-    let mut placer = place::Placer::default();
-    let mut artifacts = Vec::new();
-    for e in &plan.elfs {
-        let shown = e.path.display();
-        let bytes = std::fs::read(&e.path).map_err(|err| format!("{shown}: {err}"))?;
-        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-        if hex(&sha256) != e.sha256 {
-            return Err(format!("{shown}: the bytes changed while the image was built"));
+    let bytes = plan.elfs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let list = artifacts(&plan, &bytes);
+    let size = |e: &elf::Elf| e.text().1 - e.text().0;
+    tell(&serde_json::json!({ "total": list.iter().map(|(e, _)| size(e)).sum::<u64>() }));
+    // The largest first, so that none of them is left alone at the end.
+    let mut order: Vec<_> = list.into_iter().map(Some).collect();
+    order.sort_by_key(|slot| std::cmp::Reverse(slot.as_ref().map(|(e, _)| size(e))));
+    let queue = Mutex::new(order.into_iter());
+    let done = Mutex::new(Vec::new());
+    let work = || -> Result<(), String> {
+        loop {
+            let Some((elf, mut a)) = queue.lock().expect("never poisoned").next().flatten() else { return Ok(()) };
+            if plan.translate {
+                let t = cache::translation(&engine, plan.cache.as_deref(), &elf, &a.entry).map_err(|e| format!("{}: {e}", hex(&a.entry.sha256)))?;
+                (a.entry.slot_count, a.map, a.code) = (t.functions, t.map, t.code);
+            }
+            tell(&serde_json::json!({ "done": hex(&a.entry.sha256), "text": size(&elf), "functions": a.entry.slot_count, "code": a.code.len() }));
+            done.lock().expect("never poisoned").push(a);
         }
-        let elf = elf::Elf::parse(&bytes).map_err(|err| format!("{shown}: {err}"))?;
-        let base = placer.place(&elf, &sha256).map_err(|err| format!("{shown}: {err}"))?;
-        let (start, end) = elf.text();
-        let entry = Entry {
-            sha256,
-            base,
-            kind: elf.kind,
-            text_start: base + start,
-            text_end: base + end,
-            ..Entry::default()
-        };
-        let mut a = package::Artifact { entry, nids: e.nids.clone(), map: Vec::new(), code: Vec::new() };
-        if plan.translate {
-            let t = translation(&engine, plan.cache.as_deref(), &elf, &a.entry).map_err(|err| format!("{shown}: {err}"))?;
-            a.entry.slot_count = t.functions;
-            a.map = t.map;
-            a.code = t.code;
-        }
-        eprintln!("{}", serde_json::json!({ "elf": shown.to_string(), "functions": a.entry.slot_count, "code": a.code.len() }));
-        artifacts.push(a);
-    }
-    package::write(&plan.out, &mut artifacts).map_err(|e| format!("{}: {e}", plan.out.display()))
+    };
+    std::thread::scope(|s| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads)
+            // Large functions nest deeply: the structurer recurses over the dominator tree.
+            .map(|_| std::thread::Builder::new().stack_size(1 << 30).spawn_scoped(s, work).expect("a thread"))
+            .collect();
+        workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| Err("a translation failed".into())))
+    })?;
+    package::write(&plan.out, &mut done.into_inner().expect("never poisoned")).map_err(|e| format!("{}: {e}", plan.out.display()))
 }
 
 fn main() -> ExitCode {
-    // Large functions nest deeply: the structurer recurses over the dominator tree.
-    let worker = std::thread::Builder::new().stack_size(1 << 30).spawn(run).expect("a thread");
-    worker.join().unwrap_or(ExitCode::FAILURE)
-}
-
-fn run() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let result = match args.get(1).map(String::as_str) {
         Some("batch") if args.len() == 3 => batch(&args[2]),
@@ -147,7 +122,7 @@ fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{}", serde_json::json!({ "error": e }));
+            eprintln!("recompiler: {e}");
             ExitCode::FAILURE
         }
     }

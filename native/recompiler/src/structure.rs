@@ -1,6 +1,8 @@
 //! Control-flow graphs to wasm's structured control: the dominator-tree translation of Ramsey,
-//! "Beyond Relooper" (ICFP 2022). An irreducible graph is dispatched by a local instead.
+//! "Beyond Relooper" (ICFP 2022). Loops with several entries get a dispatch node first, as LLVM's
+//! WebAssemblyFixIrreducibleControlFlow does: their entries are reached through it, by a local.
 
+use std::collections::{HashMap, HashSet};
 use wasm_encoder::{BlockType, InstructionSink};
 
 /// How a block ends; targets are block indices.
@@ -8,8 +10,9 @@ pub enum End {
     Goto(usize),
     /// The condition is an i32 local.
     Branch { cond: u32, yes: usize, no: usize },
-    /// `index` (an i32 local) picks among the graph's switch targets, otherwise `default`'s code runs.
-    Switch { index: u32, default: Vec<u8> },
+    /// `index` (an i32 local) picks a target; `default`'s code, which leaves the function, runs when
+    /// there is none.
+    Switch { index: u32, targets: Vec<usize>, default: Vec<u8> },
     /// Code that leaves the function.
     Exit(Vec<u8>),
 }
@@ -20,10 +23,9 @@ pub struct Node {
 }
 
 pub struct Graph {
-    /// Node 0 is the entry.
     pub nodes: Vec<Node>,
-    pub switch_targets: Vec<usize>,
-    /// i32 local for dispatch, used by irreducible graphs only.
+    pub entry: usize,
+    /// i32 local for the dispatch nodes.
     pub label: u32,
 }
 
@@ -32,18 +34,126 @@ impl Graph {
         match &self.nodes[n].end {
             End::Goto(t) => vec![*t],
             End::Branch { yes, no, .. } => vec![*yes, *no],
-            End::Switch { .. } => self.switch_targets.clone(),
+            End::Switch { targets, .. } => targets.clone(),
             End::Exit(_) => Vec::new(),
         }
     }
+
+    fn redirect(&mut self, n: usize, to: &HashMap<usize, usize>) {
+        let change = |t: &mut usize| *t = *to.get(t).unwrap_or(t);
+        match &mut self.nodes[n].end {
+            End::Goto(t) => change(t),
+            End::Branch { yes, no, .. } => {
+                change(yes);
+                change(no);
+            }
+            End::Switch { targets, .. } => targets.iter_mut().for_each(change),
+            End::Exit(_) => {}
+        }
+    }
+
+    /// Gives every loop among `nodes` one entry; edges to `head` do not count.
+    fn make_reducible(&mut self, nodes: &[usize], head: usize) {
+        for component in components(nodes, |n| self.successors(n).into_iter().filter(|s| *s != head).collect()) {
+            let inside: HashSet<usize> = component.iter().copied().collect();
+            let mut entries: Vec<usize> = nodes
+                .iter()
+                .filter(|n| !inside.contains(n))
+                .flat_map(|n| self.successors(*n))
+                .filter(|s| *s != head && inside.contains(s))
+                .collect();
+            entries.sort_unstable();
+            entries.dedup();
+            let [entry] = entries[..] else {
+                let dispatch = self.nodes.len();
+                let mut default = Vec::new();
+                InstructionSink::new(&mut default).unreachable();
+                self.nodes.push(Node { body: Vec::new(), end: End::Switch { index: self.label, targets: entries.clone(), default } });
+                let outside: Vec<usize> = nodes.iter().copied().filter(|n| !inside.contains(n)).collect();
+                self.route(&outside, &entries, dispatch);
+                let mut all = component.clone();
+                all.extend(self.route(&component, &entries, dispatch));
+                all.push(dispatch);
+                self.make_reducible(&all, dispatch);
+                continue;
+            };
+            self.make_reducible(&component, entry);
+        }
+    }
+
+    /// Leads the edges from `nodes` to `entries` over new nodes, which it returns, to `dispatch`.
+    fn route(&mut self, nodes: &[usize], entries: &[usize], dispatch: usize) -> std::ops::Range<usize> {
+        let first = self.nodes.len();
+        let routes: HashMap<usize, usize> = entries.iter().enumerate().map(|(k, e)| (*e, first + k)).collect();
+        for &n in nodes {
+            self.redirect(n, &routes);
+        }
+        for k in 0..entries.len() {
+            let mut body = Vec::new();
+            InstructionSink::new(&mut body).i32_const(k as i32).local_set(self.label);
+            self.nodes.push(Node { body, end: End::Goto(dispatch) });
+        }
+        first..self.nodes.len()
+    }
+}
+
+/// Strongly connected components that contain a cycle (Tarjan, without recursion).
+fn components(nodes: &[usize], successors: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
+    let inside: HashSet<usize> = nodes.iter().copied().collect();
+    let edges = |n: usize| successors(n).into_iter().filter(|s| inside.contains(s)).collect::<Vec<_>>();
+    let (mut index, mut low, mut on): (HashMap<usize, usize>, HashMap<usize, usize>, HashSet<usize>) = Default::default();
+    let (mut stack, mut out) = (Vec::new(), Vec::new());
+    for &root in nodes {
+        if index.contains_key(&root) {
+            continue;
+        }
+        let mut work = vec![(root, edges(root), 0usize)];
+        while let Some((n, succ, at)) = work.last_mut() {
+            let n = *n;
+            if *at == 0 && !index.contains_key(&n) {
+                low.insert(n, index.len());
+                index.insert(n, index.len());
+                stack.push(n);
+                on.insert(n);
+            }
+            if let Some(&s) = succ.get(*at) {
+                *at += 1;
+                if !index.contains_key(&s) {
+                    let next = edges(s);
+                    work.push((s, next, 0));
+                } else if on.contains(&s) {
+                    let l = low[&n].min(index[&s]);
+                    low.insert(n, l);
+                }
+                continue;
+            }
+            let own_edge = succ.contains(&n);
+            work.pop();
+            if let Some((parent, ..)) = work.last() {
+                let l = low[parent].min(low[&n]);
+                low.insert(*parent, l);
+            }
+            if low[&n] == index[&n] {
+                let at = stack.iter().rposition(|k| *k == n).expect("on the stack");
+                let component = stack.split_off(at);
+                component.iter().for_each(|k| {
+                    on.remove(k);
+                });
+                if component.len() > 1 || own_edge {
+                    out.push(component);
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Reverse post-order numbers (usize::MAX: unreachable) and the order itself.
-pub fn order(count: usize, successors: impl Fn(usize) -> Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+pub fn order(count: usize, entry: usize, successors: impl Fn(usize) -> Vec<usize>) -> (Vec<usize>, Vec<usize>) {
     let mut post = Vec::new();
     let mut seen = vec![false; count];
-    let mut stack = vec![(0usize, successors(0), 0usize)];
-    seen[0] = true;
+    let mut stack = vec![(entry, successors(entry), 0usize)];
+    seen[entry] = true;
     while let Some((n, succ, at)) = stack.last_mut() {
         if let Some(&s) = succ.get(*at) {
             *at += 1;
@@ -76,21 +186,21 @@ struct Structurer<'a> {
     out: Vec<u8>,
 }
 
-/// The body of the function, `end` not included.
-pub fn structure(g: &Graph) -> Vec<u8> {
+/// The body of the function, `end` not included. The entry has no predecessors.
+pub fn structure(mut g: Graph) -> Vec<u8> {
+    let (_, reachable) = order(g.nodes.len(), g.entry, |k| g.successors(k));
+    g.make_reducible(&reachable, g.entry);
     let n = g.nodes.len();
-    let (rpo, list) = order(n, |k| g.successors(k));
+    let (rpo, list) = order(n, g.entry, |k| g.successors(k));
     let mut preds = vec![Vec::new(); n];
     for &k in &list {
         for s in g.successors(k) {
-            if !preds[s].contains(&k) {
-                preds[s].push(k);
-            }
+            preds[s].push(k);
         }
     }
     // Cooper, Harvey, Kennedy: "A Simple, Fast Dominance Algorithm".
     let mut idom = vec![usize::MAX; n];
-    idom[0] = 0;
+    idom[g.entry] = g.entry;
     let mut changed = true;
     while changed {
         changed = false;
@@ -108,38 +218,27 @@ pub fn structure(g: &Graph) -> Vec<u8> {
             }
         }
     }
-    let dominates = |a: usize, mut b: usize| {
-        while rpo[b] > rpo[a] {
-            b = idom[b];
-        }
-        a == b
-    };
     let mut is_loop = vec![false; n];
     let mut forward = vec![0usize; n];
+    let mut is_merge = vec![false; n];
     for &k in &list {
         for s in g.successors(k) {
             if rpo[s] <= rpo[k] {
-                if !dominates(s, k) {
-                    return dispatched(g, &list);
-                }
                 is_loop[s] = true;
             } else {
                 forward[s] += 1;
+                is_merge[s] |= forward[s] >= 2 || matches!(g.nodes[k].end, End::Switch { .. });
             }
         }
     }
-    let mut is_merge: Vec<bool> = forward.iter().map(|f| *f >= 2).collect();
-    for &t in &g.switch_targets {
-        is_merge[t] |= rpo[t] != usize::MAX && t != 0;
-    }
     let mut merges = vec![Vec::new(); n];
     for &k in list.iter().rev() {
-        if k != 0 && is_merge[k] {
+        if is_merge[k] {
             merges[idom[k]].push(k);
         }
     }
-    let mut s = Structurer { g, rpo, merges, is_merge, is_loop, context: Vec::new(), out: Vec::new() };
-    s.tree(0);
+    let mut s = Structurer { g: &g, rpo, merges, is_merge, is_loop, context: Vec::new(), out: Vec::new() };
+    s.tree(g.entry);
     s.out
 }
 
@@ -195,10 +294,10 @@ impl Structurer<'_> {
                 self.context.pop();
                 self.sink().end().unreachable();
             }
-            End::Switch { index, default } => {
+            End::Switch { index, targets, default } => {
                 self.sink().block(BlockType::Empty);
                 self.context.push(None);
-                let targets: Vec<u32> = g.switch_targets.iter().map(|t| self.depth(*t)).collect();
+                let targets: Vec<u32> = targets.iter().map(|t| self.depth(*t)).collect();
                 self.sink().local_get(*index).br_table(targets, 0);
                 self.context.pop();
                 self.sink().end();
@@ -221,51 +320,4 @@ impl Structurer<'_> {
             self.tree(to);
         }
     }
-}
-
-/// loop { switch (label) { … } }: correct for every graph.
-fn dispatched(g: &Graph, list: &[usize]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let count = list.len() as u32;
-    let index = |n: usize| list.iter().position(|k| *k == n).expect("reachable") as i32;
-    let mut s = InstructionSink::new(&mut out);
-    s.i32_const(0).local_set(g.label).loop_(BlockType::Empty);
-    for _ in 0..count {
-        s.block(BlockType::Empty);
-    }
-    s.local_get(g.label).br_table(0..count - 1, count - 1);
-    for (k, &n) in list.iter().enumerate() {
-        let top = count - 1 - k as u32;
-        let mut s = InstructionSink::new(&mut out);
-        s.end();
-        out.extend_from_slice(&g.nodes[n].body);
-        let mut s = InstructionSink::new(&mut out);
-        match &g.nodes[n].end {
-            End::Goto(t) => {
-                s.i32_const(index(*t)).local_set(g.label).br(top);
-            }
-            End::Branch { cond, yes, no } => {
-                s.i32_const(index(*yes)).i32_const(index(*no)).local_get(*cond).select().local_set(g.label).br(top);
-            }
-            End::Switch { index: at, default } => {
-                s.block(BlockType::Empty).block(BlockType::Empty);
-                s.local_get(*at).i32_const(g.switch_targets.len() as i32).i32_ge_u().br_if(0);
-                // The targets' labels, by a chain of blocks would be long: a nested switch sets them.
-                for _ in &g.switch_targets {
-                    s.block(BlockType::Empty);
-                }
-                let m = g.switch_targets.len() as u32;
-                s.local_get(*at).br_table(0..m.saturating_sub(1), m.saturating_sub(1));
-                for (j, t) in g.switch_targets.iter().enumerate() {
-                    s.end().i32_const(index(*t)).local_set(g.label).br(m - 1 - j as u32 + 1);
-                }
-                s.end();
-                out.extend_from_slice(default);
-                InstructionSink::new(&mut out).end().br(top);
-            }
-            End::Exit(code) => out.extend_from_slice(code),
-        }
-    }
-    InstructionSink::new(&mut out).end().unreachable();
-    out
 }
