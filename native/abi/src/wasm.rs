@@ -5,13 +5,12 @@
 //! memory to every instance of a thread:
 //! - memory 0, 65536 pages: the guest region. Page access by i32 address.
 //! - memory 1, 1 page: the thread's `CpuState`, constant addresses only.
-//! - memory 2, 65535 pages: the dispatch map, read only. The unaligned little-endian u32 at byte
-//!   `pc` says what is at guest address `pc`: 0 nothing; `slot` (bit 31 clear) a function entry,
-//!   `slot` being its index in the table; bit 31 set: a block inside a function, the low bits being
-//!   the block's number in that function (computed goto).
+//! - memory 2, 65535 pages: the dispatch map, read only: one word for every four bytes of text
+//!   (`map_word`, `map_payload`), which names at most one address of the four.
 //!
 //! Imports, module name "k":
-//! - `table`: funcref table, shared by all modules of a thread; slot 0 is null.
+//! - `table`: funcref table, shared by all modules of a thread; slot 0 is the host's function that runs
+//!   what is not translated, from `CpuState::rip`.
 //! - `slot_base`: immutable global i32; function entry i of the module is table slot `slot_base + i`.
 //! - `syscall(next_pc: i32) -> i32`: the SYSCALL instruction; the whole state has been stored;
 //!   returns the PC to go on at: `next_pc` in the ordinary case (then registers are reloaded where
@@ -45,8 +44,20 @@ pub const MEM_REGION: u32 = 0;
 pub const MEM_STATE: u32 = 1;
 pub const MEM_MAP: u32 = 2;
 
-/// Set in a map word that names a block inside a function.
-pub const MAP_BLOCK: u32 = 1 << 31;
+/// Set in the payload of a map word that names a block inside a function; the rest of the payload
+/// is the block's number in its module. Without it the payload is a table slot.
+pub const MAP_BLOCK: u32 = 1 << 29;
+
+/// The dispatch map's little-endian word at byte offset `pc & !3`.
+pub const fn map_word(pc: u32, payload: u32) -> u32 {
+    payload << 2 | pc & 3
+}
+
+/// What a dispatch-map word says of `pc`: 0 when nothing was stored there, and no slot and no block
+/// when the word is another address's.
+pub const fn map_payload(pc: u32, word: u32) -> u32 {
+    (word ^ pc & 3).rotate_right(2)
+}
 
 /// Size of the shared table in slots, fixed so that its bound is a constant.
 pub const TABLE_SLOTS: u64 = 4 << 20;

@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::signal::{self, Captured, Delivered};
 use crate::{guest, syscall, trace};
 use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
-use vkernel_abi::wasm::{MAP_BLOCK, TABLE_SLOTS, Trap};
+use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
 use vkernel_semantics::decode::Cache;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
 use wasmtime::{
@@ -283,8 +283,8 @@ fn interpreter<R>(t: &mut Thread, f: impl FnOnce(&mut Interp<GuestText>) -> R) -
 
 /// Table slot of the translated function at `pc`.
 fn entry_at(pc: u32) -> Option<u32> {
-    let word = crate::image::map_word(pc);
-    (word != 0 && word & MAP_BLOCK == 0).then_some(word)
+    let slot = crate::image::map_payload(pc);
+    (slot != 0 && u64::from(slot) < TABLE_SLOTS).then_some(slot)
 }
 
 /// Runs until the guest is at `until` (pc, rsp), or has left that frame behind; returns the PC.

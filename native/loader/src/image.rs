@@ -52,10 +52,11 @@ pub fn set_state_page(p: *mut u8) {
 }
 
 /// The dispatch map's word for a guest address.
-pub fn map_word(pc: u32) -> u32 {
+pub fn map_payload(pc: u32) -> u32 {
     let base = MAP.load(Ordering::Relaxed) as *const u8;
     // SAFETY: the reservation covers 4 GiB and a guard, all readable.
-    unsafe { base.add(pc as usize).cast::<u32>().read_unaligned() }
+    let word = unsafe { base.add((pc & !3) as usize).cast::<u32>().read() };
+    vkernel_abi::wasm::map_payload(pc, word)
 }
 
 fn map(at: usize, len: usize, prot: i32, flags: i32, fd: i32, off: u64) -> Result<*mut u8, String> {

@@ -9,7 +9,7 @@ use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr};
 use iced_x86::Instruction;
 use std::collections::HashMap;
 use vkernel_abi::state::{OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
-use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP};
+use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP, TABLE_SLOTS};
 use vkernel_semantics::backend::Flow;
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget, ValType};
 
@@ -25,6 +25,8 @@ pub struct Context<'a> {
     pub functions: &'a HashMap<u64, u32>,
     /// Module-wide number of this function's first switch target.
     pub first_target: u32,
+    /// Switch targets without a word in the dispatch map, by their place in `switch_targets`.
+    pub unmapped: &'a [usize],
 }
 
 /// How a block ends, before its code exists.
@@ -118,7 +120,7 @@ pub fn translate(f: &Function, ctx: &Context) -> Translated {
         }
     }
     flow(&mut infos, &list);
-    emit(ctx, &infos, &index)
+    emit(ctx, f, &infos, &index)
 }
 
 /// May-dirty forwards, then liveness backwards; what is stored somewhere is read there.
@@ -201,7 +203,7 @@ fn live_sets(infos: &[Info], n: usize) -> Vec<Set> {
     sets
 }
 
-fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>) -> Translated {
+fn emit(ctx: &Context, f: &Function, infos: &[Info], index: &HashMap<u64, usize>) -> Translated {
     let mut locals = Locals::default();
     let label = locals.kept(ValType::I32);
     let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64), targets: infos[infos.len() - 1].successors.len() };
@@ -224,6 +226,11 @@ fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>) -> Translate
                 Builder::leave(&mut l, jump);
                 let default = std::mem::replace(&mut l.code, body);
                 l.sink().local_get(jump.index).i32_const((MAP_BLOCK | ctx.first_target) as i32).i32_sub().local_set(label);
+                for &k in ctx.unmapped {
+                    let target = f.switch_targets[k];
+                    l.sink().local_get(jump.pc).i64_const(target as i64).i64_eq().if_(BlockType::Empty);
+                    l.sink().i32_const(k as i32).local_set(label).end();
+                }
                 End::Switch { index: label, targets: info.successors.clone(), default }
             }
         };
@@ -240,7 +247,7 @@ fn emit(ctx: &Context, infos: &[Info], index: &HashMap<u64, usize>) -> Translate
     Translated { locals: locals.types(), code }
 }
 
-/// Locals that carry an indirect jump to the dispatch node: the dispatch map's word, and the target.
+/// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
 #[derive(Clone, Copy)]
 struct Jump {
     index: u32,
@@ -369,17 +376,20 @@ impl Builder<'_> {
         }
     }
 
-    /// Leaves an i32 local with the dispatch map's word for the target in `v`.
-    fn map_word(l: &mut Lift, v: V) -> u32 {
+    /// Leaves an i32 local with what the dispatch map says of the target in `v` (abi `map_payload`).
+    fn map_payload(l: &mut Lift, v: V) -> u32 {
         l.push32(v);
-        l.sink().i32_load(MemArg { offset: 0, align: 0, target: MemArgTarget::Memory(MEM_MAP), ordering: None });
-        let V::I32(word) = l.pop32() else { unreachable!("pop32 gives a local") };
-        word
+        let V::I32(pc) = l.pop32() else { unreachable!("pop32 gives a local") };
+        l.sink().local_get(pc).i32_const(!3).i32_and();
+        l.sink().i32_load(MemArg { offset: 0, align: 2, target: MemArgTarget::Memory(MEM_MAP), ordering: None });
+        l.sink().local_get(pc).i32_const(3).i32_and().i32_xor().i32_const(2).i32_rotr();
+        let V::I32(payload) = l.pop32() else { unreachable!("pop32 gives a local") };
+        payload
     }
 
-    /// Pushes the table slot for a word: block words have none and become slot 0.
-    fn push_slot(l: &mut Lift, word: u32) {
-        l.sink().local_get(word).local_get(word).i32_const(31).i32_shr_s().i32_const(-1).i32_xor().i32_and();
+    /// Pushes the table slot for a payload: what is no slot becomes slot 0.
+    fn push_slot(l: &mut Lift, payload: u32) {
+        l.sink().local_get(payload).i32_const(0).local_get(payload).i32_const(TABLE_SLOTS as i32).i32_lt_u().select();
     }
 
     /// Before an indirect transfer: the state is complete, target included, so that the loader can
@@ -414,8 +424,8 @@ impl Builder<'_> {
                 if yes == no { End::Goto(yes) } else { End::Branch { cond, yes, no } }
             }
             Flow::JumpTo(v) => {
-                let word = Self::map_word(l, v);
-                l.sink().local_get(word).local_set(self.jump.index);
+                let payload = Self::map_payload(l, v);
+                l.sink().local_get(payload).local_set(self.jump.index);
                 l.push64(v);
                 l.sink().local_set(self.jump.pc);
                 if self.jump.targets == 0 {
@@ -448,10 +458,10 @@ impl Builder<'_> {
                 self.after_call(l, i)
             }
             Flow::CallTo(v) => {
-                let word = Self::map_word(l, v);
+                let payload = Self::map_payload(l, v);
                 Self::store_all_for(l, v);
                 Self::push_parameters(l);
-                Self::push_slot(l, word);
+                Self::push_slot(l, payload);
                 l.sink().call_indirect(TABLE, TYPE);
                 self.after_call(l, i)
             }

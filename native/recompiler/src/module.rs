@@ -4,7 +4,7 @@ use crate::discover::Program;
 use crate::elf::Elf;
 use crate::function::{self, Context};
 use crate::lift::IMPORTS;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS};
 use wasm_encoder::{
     CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection, GlobalType, ImportSection,
@@ -13,7 +13,7 @@ use wasm_encoder::{
 
 pub struct Wasm {
     pub bytes: Vec<u8>,
-    /// Dispatch-map words: (offset from the text's start, word); slots count from 1.
+    /// Dispatch map: (offset from the text's start, payload); slots count from 1.
     pub map: Vec<(u32, u32)>,
     pub functions: u32,
 }
@@ -29,20 +29,29 @@ pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
     let mut code = CodeSection::new();
     let mut map = Vec::new();
     let mut first_target = 0u32;
+    // One word for every four bytes: the first function there has it, and functions come before blocks.
+    let mut taken = HashSet::new();
+    for (n, f) in found.iter().enumerate() {
+        if taken.insert(f.entry & !3) {
+            map.push(((f.entry - text) as u32, n as u32 + 1));
+        }
+    }
     for f in &found {
-        let ctx = Context { functions: &index, first_target };
+        let mut unmapped = Vec::new();
+        for (n, &pc) in f.switch_targets.iter().enumerate().filter(|(_, pc)| !index.contains_key(pc)) {
+            if taken.insert(pc & !3) {
+                map.push(((pc - text) as u32, MAP_BLOCK | (first_target + n as u32)));
+            } else {
+                unmapped.push(n);
+            }
+        }
+        let ctx = Context { functions: &index, first_target, unmapped: &unmapped };
         let t = function::translate(f, &ctx);
         let mut body = Function::new_with_locals_types(t.locals);
         body.raw(t.code);
         code.function(&body);
-        for (n, pc) in f.switch_targets.iter().enumerate() {
-            if !index.contains_key(pc) {
-                map.push(((pc - text) as u32, MAP_BLOCK | (first_target + n as u32)));
-            }
-        }
         first_target += f.switch_targets.len() as u32;
     }
-    map.extend(found.iter().enumerate().map(|(n, f)| ((f.entry - text) as u32, n as u32 + 1)));
     Some(Wasm { bytes: assemble(found.len() as u32, &code), map, functions: found.len() as u32 })
 }
 

@@ -2,21 +2,18 @@
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use vkernel_abi::megabinary::{ABI_VERSION, Entry, Header, MAGIC, Nid, PAGE};
+use vkernel_abi::wasm::{MAP_BLOCK, map_word};
 
 /// One translated ELF.
 pub struct Artifact {
     pub entry: Entry,
     /// Inodes of image.erofs that hold it.
     pub nids: Vec<u64>,
-    /// The dispatch map with slots counted from 0 (table slot = word - 1 + slot_base); empty when
+    /// The dispatch map with slots counted from 1 (table slot = payload - 1 + slot_base); empty when
     /// nothing was translated.
-    pub map: Vec<u32at>,
+    pub map: Vec<(u32, u32)>,
     pub code: Vec<u8>,
 }
-
-/// A word of a dispatch map: byte offset from text_start, and value.
-#[allow(non_camel_case_types, reason = "reads as the type it is: a u32 at an offset")]
-pub type u32at = (u32, u32);
 
 fn pad(v: u64) -> u64 {
     (v + PAGE - 1) & !(PAGE - 1)
@@ -73,12 +70,11 @@ pub fn write(out: &std::path::Path, artifacts: &mut [Artifact]) -> std::io::Resu
     f.write_all(bytes_of(&nids))?;
     for a in artifacts.iter().filter(|a| !a.code.is_empty()) {
         let mut section = vec![0u8; (a.entry.text_end - a.entry.text_start) as usize];
-        for &(off, word) in &a.map {
-            let value = if word & vkernel_abi::wasm::MAP_BLOCK != 0 { word } else { word - 1 + a.entry.slot_base };
-            // A word at the very end of the text has no room for all its bytes: it stays 0.
-            if let Some(to) = section.get_mut(off as usize..off as usize + 4) {
-                to.copy_from_slice(&value.to_le_bytes());
-            }
+        for &(off, payload) in &a.map {
+            let payload = if payload & MAP_BLOCK != 0 { payload } else { payload - 1 + a.entry.slot_base };
+            // text_start is a page's start, so that the offset has the address's low bits.
+            let at = (off & !3) as usize;
+            section[at..at + 4].copy_from_slice(&map_word(off, payload).to_le_bytes());
         }
         f.seek(SeekFrom::Start(a.entry.map_off))?;
         f.write_all(&section)?;
