@@ -1,7 +1,7 @@
 //! What the recompiler reads of an ELF file: how it is placed, what is executable, where functions
 //! may start.
 
-use object::elf::{FileHeader64, PF_W, PF_X, PT_LOAD};
+use object::elf::{FileHeader64, PF_W, PF_X, PT_INTERP, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 use vkernel_abi::megabinary::{KIND_EXEC, KIND_LIB, KIND_PIE};
@@ -56,10 +56,9 @@ impl<'a> Elf<'a> {
                 return Err("a segment lies outside the file".into());
             }
         }
-        let interp = headers.iter().any(|p| p.p_type(e) == elf::PT_INTERP);
         let kind = match header.e_type(e) {
             elf::ET_EXEC => KIND_EXEC,
-            elf::ET_DYN if interp || is_pie(header, e, bytes) => KIND_PIE,
+            elf::ET_DYN if is_pie(header, e, bytes) => KIND_PIE,
             elf::ET_DYN => KIND_LIB,
             other => return Err(format!("type {other} is not an executable or shared object")),
         };
@@ -88,13 +87,16 @@ impl<'a> Elf<'a> {
     }
 }
 
-/// DF_1_PIE: a position-independent program without an interpreter (static-pie).
+/// Whether a shared object is a program: DF_1_PIE says so; older linkers left only an interpreter and
+/// no DT_SONAME (libc.so.6 has an interpreter too, and is a library).
 fn is_pie(header: &FileHeader64<Endianness>, e: Endianness, bytes: &[u8]) -> bool {
+    use object::read::elf::Dyn;
+    const DT_SONAME: u64 = 14;
     const DT_FLAGS_1: u64 = 0x6fff_fffb;
     const DF_1_PIE: u64 = 0x0800_0000;
     let Ok(headers) = header.program_headers(e, bytes) else { return false };
-    headers.iter().filter_map(|p| p.dynamic(e, bytes).ok().flatten()).flatten().any(|d| {
-        use object::read::elf::Dyn;
-        d.d_tag(e).0 as u64 == DT_FLAGS_1 && d.d_val(e) & DF_1_PIE != 0
-    })
+    let dynamic = || headers.iter().filter_map(|p| p.dynamic(e, bytes).ok().flatten()).flatten();
+    let flagged = dynamic().any(|d| d.d_tag(e).0 as u64 == DT_FLAGS_1 && d.d_val(e) & DF_1_PIE != 0);
+    let interp = headers.iter().any(|p| p.p_type(e) == PT_INTERP);
+    flagged || interp && !dynamic().any(|d| d.d_tag(e).0 as u64 == DT_SONAME)
 }
