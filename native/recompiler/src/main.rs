@@ -1,26 +1,14 @@
 //! The recompiler: x86-64 ELF files to native artefacts in a megabinary.
 //! Started by the TypeScript CLI; what happens is one JSON object a line on stdout.
 
-mod cache;
-mod discover;
-mod elf;
-mod function;
-mod lift;
-mod lift_fp;
-mod locals;
-mod module;
-mod package;
-mod place;
-mod structure;
-mod usage;
-
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use cache::hex;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use vkernel_abi::megabinary::Entry;
+use vkernel_recompiler::cache::{self, hex};
+use vkernel_recompiler::{elf, extract, package, place};
 
 /// `batch`: what to translate, written by src/image/translate.ts.
 #[derive(Deserialize)]
@@ -117,7 +105,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let result = match args.get(1).map(String::as_str) {
         Some("batch") if args.len() == 3 => batch(&args[2]),
-        _ => Err("usage: vkernel-recompiler batch PLAN.json".into()),
+        Some("extract") if args.len() >= 3 => extract::extract(&args[2], args.get(3).map(String::as_str)),
+        _ => Err("usage: vkernel-recompiler batch PLAN.json | extract ELF [SYMBOL|ADDRESS]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! One wasm module per ELF file (vkernel_abi::wasm has the contract), and its native code.
 
-use crate::discover::Program;
+use crate::discover::{self, Program};
 use crate::elf::Elf;
 use crate::function::{self, Context};
 use crate::lift::IMPORTS;
@@ -16,18 +16,24 @@ pub struct Wasm {
     /// Dispatch map: (offset from the text's start, payload); slots count from 1.
     pub map: Vec<(u32, u32)>,
     pub functions: u32,
+    /// Bytes of each function's body.
+    pub sizes: Vec<u64>,
 }
 
 /// Translates an ELF placed at `base`; None when it has no code.
 pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
-    let found = Program::new(elf, base).functions();
+    translate_some(&Program::new(elf, base).functions(), base + elf.text().0, |_| true)
+}
+
+/// Translates those of an ELF's functions that `wanted` picks by entry; the others are empty.
+pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u64) -> bool) -> Option<Wasm> {
     if found.is_empty() {
         return None;
     }
     let index: HashMap<u64, u32> = found.iter().enumerate().map(|(n, f)| (f.entry, IMPORTS + n as u32)).collect();
-    let text = base + elf.text().0;
     let mut code = CodeSection::new();
     let mut map = Vec::new();
+    let mut sizes = Vec::new();
     let mut first_target = 0u32;
     // One word for every four bytes: the first function there has it, and functions come before blocks.
     let mut taken = HashSet::new();
@@ -36,7 +42,7 @@ pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
             map.push(((f.entry - text) as u32, n as u32 + 1));
         }
     }
-    for f in &found {
+    for f in found {
         let mut unmapped = Vec::new();
         for (n, &pc) in f.switch_targets.iter().enumerate().filter(|(_, pc)| !index.contains_key(pc)) {
             if taken.insert(pc & !3) {
@@ -46,13 +52,20 @@ pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
             }
         }
         let ctx = Context { functions: &index, first_target, unmapped: &unmapped };
-        let t = function::translate(f, &ctx);
-        let mut body = Function::new_with_locals_types(t.locals);
-        body.raw(t.code);
-        code.function(&body);
+        if wanted(f.entry) {
+            let t = function::translate(f, &ctx);
+            let mut body = Function::new_with_locals_types(t.locals);
+            body.raw(t.code);
+            sizes.push(body.byte_len() as u64);
+            code.function(&body);
+        } else {
+            let mut body = Function::new([]);
+            body.instructions().unreachable().end();
+            code.function(&body);
+        }
         first_target += f.switch_targets.len() as u32;
     }
-    Some(Wasm { bytes: assemble(found.len() as u32, &code), map, functions: found.len() as u32 })
+    Some(Wasm { bytes: assemble(found.len() as u32, &code), map, functions: found.len() as u32, sizes })
 }
 
 fn assemble(count: u32, code: &CodeSection) -> Vec<u8> {

@@ -1,0 +1,16 @@
+//! ELF files to wasm modules and native code, in pipeline order: elf → discover → function (lift,
+//! structure) → module → cache → package.
+
+pub mod cache;
+pub mod discover;
+pub mod elf;
+pub mod extract;
+pub mod function;
+mod lift;
+mod lift_fp;
+mod locals;
+pub mod module;
+pub mod package;
+pub mod place;
+mod structure;
+mod usage;
