@@ -1,31 +1,37 @@
-/** Builds the project, and runs what an npm script asks for. Started by bootstrap.mjs. */
-import { spawnSync } from 'node:child_process'
+/** Builds the project, then does what an npm script asks for. Started by bootstrap.mjs. */
 import { join } from 'node:path'
-import { runTests } from './test.ts'
+import { buildNative } from './native.ts'
+import { root } from './stamp.ts'
+import { fail, must, say } from './system.ts'
 
-const root = join(import.meta.dirname, '..')
-const verb = process.argv[2] ?? 'build'
+const [verb = 'build', ...rest] = process.argv.slice(2)
+const node = process.execPath
 
-export function must(what: string, command: string, args: string[], cwd = root): void {
-  console.error(`vkernel: ${what}`)
-  const r = spawnSync(command, args, { cwd, stdio: 'inherit' })
-  if (r.error) {
-    console.error(`vkernel: ${what}: cannot run ${command}: ${r.error.message}`)
-    process.exit(1)
-  }
-  if (r.status !== 0) {
-    console.error(`vkernel: ${what} failed: ${command} ${args.join(' ')}`)
-    process.exit(r.status ?? 1)
-  }
+/** What each verb does after the build; the exit status. Loaded when asked for. */
+const verbs: Record<string, () => Promise<number>> = {
+  build: async () => {
+    say('built: bin/recompiler, bin/vkernel')
+    return 0
+  },
+  start: async () => (await import('./start.ts')).start(),
+  test: async () => (await import('./test.ts')).runTests('short'),
+  'test:long': async () => (await import('./test.ts')).runTests('long'),
+  check: async () => (await import('./test.ts')).runCheck(),
+  conformance: async () => {
+    const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
+    const why = makeRootfs()
+    if (why) fail(why)
+    makeDebianImage()
+    must('comparing command lines with native Linux', node, [join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
+    return 0
+  },
+  bench: async () => {
+    must('measuring', node, [join(root, 'bench/run.ts'), ...rest])
+    return 0
+  },
 }
 
-switch (verb) {
-  case 'build':
-    break
-  case 'test':
-    process.exit(runTests(root))
-  // eslint-disable-next-line no-fallthrough -- process.exit does not return
-  default:
-    console.error(`vkernel: \`npm run ${verb}\` is not there yet; see docs/quirks.md`)
-    process.exit(1)
-}
+const run = verbs[verb]
+if (!run) fail(`no verb ${verb}`, `npm run ${Object.keys(verbs).join(' | ')}`)
+buildNative()
+process.exit(await run())
