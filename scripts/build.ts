@@ -16,7 +16,7 @@ const verbs: Record<string, () => Promise<number>> = {
   start: async () => (await import('./start.ts')).start(),
   test: async () => (await import('./test.ts')).runTests('short'),
   'test:long': async () => (await import('./test.ts')).runTests('long'),
-  check: async () => (await import('./test.ts')).runCheck(),
+  check: async () => (await import('./test.ts')).runTests('check'),
   conformance: async () => {
     const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
     const why = makeRootfs()

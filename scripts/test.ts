@@ -1,55 +1,109 @@
 /**
- * `npm test`: every suite, one closing line `N passed, N failed`.
- * A suite is a command whose output is counted; a suite that prints no count is one test.
+ * `npm test`, `npm run test:long`, `npm run check`: runs suites, counts what they say, and closes
+ * with `N passed, N failed`. What could not run here is a line `skipped: …` and is counted as
+ * skipped, never as passed. A suite that prints no count is one test.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { createWriteStream, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { root } from './stamp.ts'
+import { suites, type Run, type Suite } from './suites.ts'
 
-interface Suite {
-  readonly name: string
-  readonly command: string
-  readonly args: readonly string[]
-  readonly cwd?: string
+export interface Counts { passed: number; failed: number; skipped: number }
+
+/** Sums what cargo, ava and our own runners print; undefined when there is no count. */
+export function counts(output: string): Counts | undefined {
+  const sum: Counts = { passed: 0, failed: 0, skipped: 0 }
+  let seen = false
+  for (const m of output.matchAll(/^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/gm)) {
+    sum.passed += Number(m[1]); sum.failed += Number(m[2]); sum.skipped += Number(m[3]); seen = true
+  }
+  // ava; an uncaught exception or a file that cannot be loaded is a failure of its own.
+  for (const m of output.matchAll(/^\s*(\d+) (?:(?:tests?|known) (passed|failed|skipped|todo|failures?)|(uncaught exception|unhandled rejection)s?)$/gm)) {
+    const kind = m[3] ?? m[2]!
+    const key = kind === 'passed' || kind.startsWith('failure') ? 'passed' : kind === 'skipped' || kind === 'todo' ? 'skipped' : 'failed'
+    sum[key] += Number(m[1]); seen = true
+  }
+  for (const m of output.matchAll(/^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm)) {
+    sum.passed += Number(m[1]); sum.failed += Number(m[2]); sum.skipped += Number(m[3] ?? 0); seen = true
+  }
+  return seen ? sum : undefined
 }
 
-const suites: readonly Suite[] = [
-  { name: 'generated files', command: 'node_modules/.bin/node', args: ['scripts/gen.ts', '--check'] },
-  { name: 'rust: abi', command: 'cargo', args: ['test', '--release', '--quiet', '-p', 'vkernel-abi'], cwd: 'native' },
-  { name: 'rust: instruction semantics against the host CPU', command: 'cargo', args: ['test', '--release', '--quiet', '-p', 'vkernel-difftest', '--', '--nocapture'], cwd: 'native' },
-]
-
-/** Sums cargo's and ava's counts. */
-function counts(output: string): { passed: number; failed: number } | undefined {
-  let passed = 0, failed = 0, seen = false
-  for (const m of output.matchAll(/^test result: \w+\. (\d+) passed; (\d+) failed/gm)) {
-    passed += Number(m[1]); failed += Number(m[2]); seen = true
-  }
-  for (const m of output.matchAll(/^\s*(\d+) tests? (passed|failed)$/gm)) {
-    if (m[2] === 'passed') passed += Number(m[1]); else failed += Number(m[1])
-    seen = true
-  }
-  for (const m of output.matchAll(/^(\d+) passed, (\d+) failed$/gm)) {
-    passed += Number(m[1]); failed += Number(m[2]); seen = true
-  }
-  return seen ? { passed, failed } : undefined
+/** A line that is redrawn while a suite runs, on a terminal only. */
+function status(text: string): void {
+  if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${text.slice(0, process.stdout.columns - 1)}`)
 }
 
-/** Runs all suites; returns the exit status. */
-export function runTests(root: string): number {
-  let passed = 0, failed = 0
-  for (const suite of suites) {
-    console.log(`\n== ${suite.name}`)
-    const r = spawnSync(suite.command.startsWith('node_modules') ? `${root}/${suite.command}` : suite.command, suite.args, {
-      cwd: suite.cwd ? `${root}/${suite.cwd}` : root, encoding: 'utf8', maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    const output = `${r.stdout}${r.stderr}`
-    const c = counts(output) ?? { passed: r.status === 0 ? 1 : 0, failed: r.status === 0 ? 0 : 1 }
-    if (r.status !== 0 && c.failed === 0) c.failed = 1
-    if (c.failed) console.log(output)
-    else for (const line of output.split('\n')) if (/differences|skipped:/.test(line)) console.log(line)
-    console.log(`   ${c.passed} passed, ${c.failed} failed`.replace(/^ {3}/, '-- '))
-    passed += c.passed
-    failed += c.failed
+/** Runs a suite's command; its whole output goes to build/logs and is returned with its exit status. */
+function execute(suite: Suite): Promise<{ output: string; status: number | undefined; late: boolean }> {
+  const logs = join(root, 'build/logs')
+  mkdirSync(logs, { recursive: true })
+  const log = createWriteStream(join(logs, `${suite.name.replace(/[^a-z]+/g, '-')}.log`))
+  return new Promise((done) => {
+    // A process group of its own, so that a late suite ends with all it has started.
+    const child = spawn(suite.command, suite.args, { cwd: join(root, suite.cwd ?? '.'), stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    let output = '', late = false
+    const started = Date.now()
+    const take = (text: string): void => {
+      output += text
+      log.write(text)
+    }
+    child.stdout.setEncoding('utf8').on('data', take)
+    child.stderr.setEncoding('utf8').on('data', take)
+    const group = (signal: 'SIGTERM' | 'SIGKILL'): void => { try { process.kill(-child.pid!, signal) } catch { /* it has ended */ } }
+    const timer = setTimeout(() => { late = true; group('SIGTERM'); setTimeout(() => group('SIGKILL'), 5000).unref() }, suite.timeoutMinutes * 60_000)
+    const ticker = setInterval(() => {
+      const line = output.trimEnd().slice(-400).split('\n').at(-1) ?? ''
+      status(`   ${Math.round((Date.now() - started) / 1000)} s  ${line.trim()}`)
+    }, 500)
+    const end = (code: number | undefined, what = ''): void => {
+      clearTimeout(timer)
+      clearInterval(ticker)
+      status('')
+      log.end(what)
+      done({ output: output + what, status: code, late })
+    }
+    child.on('error', (e) => end(undefined, `cannot run ${suite.command}: ${e.message}\n`))
+    child.on('close', (code) => end(code ?? undefined))
+  })
+}
+
+/** The end of a failed suite's output: enough to see why. The whole is in build/logs. */
+const tail = (output: string): string => {
+  const lines = output.trimEnd().split('\n')
+  return lines.length > 250 ? [`… ${lines.length - 250} lines more in build/logs`, ...lines.slice(-250)].join('\n') : lines.join('\n')
+}
+
+async function one(suite: Suite): Promise<Counts> {
+  console.log(`\n== ${suite.name}`)
+  const why = suite.prepare?.()
+  if (why) {
+    console.log(`skipped: ${why}`)
+    return { passed: 0, failed: 0, skipped: 1 }
   }
-  console.log(`\n${passed} passed, ${failed} failed`)
-  return failed ? 1 : 0
+  const started = Date.now()
+  const r = await execute(suite)
+  const c = counts(r.output) ?? { passed: r.status === 0 ? 1 : 0, failed: 0, skipped: 0 }
+  // A suite that ends badly has failed, whatever it counted.
+  if (r.status !== 0 && c.failed === 0) c.failed = 1
+  if (c.failed) console.log(tail(r.output))
+  else for (const line of r.output.split('\n')) if (/^\s*(?:skipped:|[\d,]+ cases)|differences/.test(line)) console.log(line)
+  if (r.late) console.log(`ended: it took longer than ${suite.timeoutMinutes} minutes`)
+  console.log(`-- ${c.passed} passed, ${c.failed} failed${c.skipped ? `, ${c.skipped} skipped` : ''} (${((Date.now() - started) / 1000).toFixed(1)} s)`)
+  return c
+}
+
+/** Runs the suites of `run`; returns the exit status. */
+export async function runTests(run: Run): Promise<number> {
+  const sum: Counts = { passed: 0, failed: 0, skipped: 0 }
+  for (const suite of suites().filter((s) => s.in.includes(run))) {
+    const c = await one(suite)
+    sum.passed += c.passed
+    sum.failed += c.failed
+    sum.skipped += c.skipped
+  }
+  if (sum.skipped) console.log(`\n${sum.skipped} skipped`)
+  console.log(`${sum.skipped ? '' : '\n'}${sum.passed} passed, ${sum.failed} failed`)
+  return sum.failed ? 1 : 0
 }

@@ -1,0 +1,60 @@
+/** The suites of `npm test`, `npm run test:long` and `npm run check`, in the order they run. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { IMAGE, ROOTFS, makeDebianImage, makeRootfs } from './rootfs.ts'
+import { root } from './stamp.ts'
+import { find, need } from './system.ts'
+
+export type Run = 'short' | 'long' | 'check'
+
+export interface Suite {
+  readonly name: string
+  readonly in: readonly Run[]
+  readonly command: string
+  readonly args: readonly string[]
+  /** Relative to the checkout. */
+  readonly cwd?: string
+  readonly timeoutMinutes: number
+  /** Gets ready what the suite needs; returns why it cannot run here, or undefined. */
+  readonly prepare?: () => string | undefined
+}
+
+const node = process.execPath
+
+/** Rust folders with a test in them: a new one needs no line here. */
+function rustCrates(): string[] {
+  const hasTest = (dir: string): boolean => readdirSync(dir, { recursive: true, encoding: 'utf8' })
+    .some((f) => f.endsWith('.rs') && readFileSync(join(dir, f), 'utf8').includes('#[test]'))
+  return readdirSync(join(root, 'native')).sort().filter((c) => ['src', 'tests'].some((d) => {
+    const dir = join(root, 'native', c, d)
+    return existsSync(dir) && hasTest(dir)
+  }))
+}
+
+const conformance = (): string | undefined =>
+  need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeDebianImage(), undefined)
+
+const component = (name: string): string | undefined =>
+  find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`
+
+/** Programs that TypeScript tests call where they are there; each test says itself what it skips without. */
+function optionalPrograms(): undefined {
+  need({ skopeo: 'skopeo', umoci: 'umoci', zstd: 'zstd', bwrap: 'bubblewrap' })
+}
+
+export function suites(): Suite[] {
+  return [
+    { name: 'generated files', in: ['short', 'check'], command: node, args: ['scripts/gen.ts', '--check'], timeoutMinutes: 1 },
+    { name: 'types', in: ['short', 'check'], command: node, args: ['node_modules/typescript/bin/tsc', '-p', '.'], timeoutMinutes: 5 },
+    { name: 'eslint', in: ['short', 'check'], command: node, args: ['node_modules/eslint/bin/eslint.js', '.'], timeoutMinutes: 5 },
+    { name: 'ava', in: ['short', 'check'], command: node, args: ['node_modules/ava/entrypoints/cli.mjs'], timeoutMinutes: 15, prepare: optionalPrograms },
+    { name: 'ava, long', in: ['long'], command: node, args: ['node_modules/ava/entrypoints/cli.mjs', '--config', 'ava.long.config.js'], timeoutMinutes: 60, prepare: optionalPrograms },
+    { name: 'rust format', in: ['check'], command: 'cargo', args: ['fmt', '--check'], cwd: 'native', timeoutMinutes: 2, prepare: () => component('fmt') },
+    { name: 'clippy', in: ['check'], command: 'cargo', args: ['clippy', '--release', '--locked', '--all-targets', '--', '-D', 'warnings'], cwd: 'native', timeoutMinutes: 20, prepare: () => component('clippy') },
+    ...rustCrates().map((crate): Suite => ({
+      name: `rust: ${crate}`, in: ['short', 'check'], command: 'cargo',
+      args: ['test', '--release', '--locked', '--quiet', '-p', `vkernel-${crate}`, '--', '--nocapture'], cwd: 'native', timeoutMinutes: 25,
+    })),
+    { name: 'command lines against native Linux', in: ['short'], command: node, args: ['conformance/commands.ts', '--rootfs', ROOTFS, '--image', IMAGE], timeoutMinutes: 20, prepare: conformance },
+  ]
+}
