@@ -66,8 +66,8 @@ impl<'a> Program<'a> {
         p
     }
 
-    /// Joins ranges that jump into each other's middle; a part that is only jumped to from its own
-    /// function is no entry.
+    /// Joins ranges that jump to each other, once into the middle; a part that is only jumped to from
+    /// its own function is no entry. Jumps one way do not join: half a library jumps into .plt's FDE.
     fn join_parts(&mut self) {
         let mut leader: BTreeMap<u64, u64> = BTreeMap::new();
         let find = |leader: &BTreeMap<u64, u64>, mut r: u64| {
@@ -76,9 +76,8 @@ impl<'a> Program<'a> {
             }
             r
         };
-        let mut called: BTreeSet<u64> = self.pointers.clone();
-        called.insert(self.base + self.elf.entry);
-        let mut jumps = Vec::new();
+        let mut called = BTreeSet::from([self.base + self.elf.entry]);
+        let (mut jumps, mut edges) = (Vec::new(), BTreeSet::new());
         for (&start, &end) in &self.ranges {
             let Some(bytes) = self.elf.at(start - self.base) else { continue };
             let bytes = &bytes[..bytes.len().min((end - start) as usize)];
@@ -94,11 +93,15 @@ impl<'a> Program<'a> {
                     && r != start
                 {
                     jumps.push((start, to));
-                    let (a, b) = (find(&leader, start), find(&leader, r));
-                    if to != r && a != b {
-                        leader.insert(a.max(b), a.min(b));
-                    }
+                    edges.insert((start, r));
                 }
+            }
+        }
+        for &(start, to) in &jumps {
+            let r = *self.ranges.range(..=to).next_back().expect("it was found above").0;
+            let (a, b) = (find(&leader, start), find(&leader, r));
+            if to != r && a != b && edges.contains(&(r, start)) {
+                leader.insert(a.max(b), a.min(b));
             }
         }
         let mut groups: BTreeMap<u64, Extent> = BTreeMap::new();
@@ -112,12 +115,8 @@ impl<'a> Program<'a> {
             let extent = Rc::new(extent);
             self.parts.extend(extent.iter().map(|(start, _)| (*start, extent.clone())));
         }
-        for (from, to) in jumps {
-            let same = self.parts.get(&from).is_some_and(|p| holds(p, to));
-            if same && !called.contains(&to) && self.parts[&from][0].0 != to {
-                self.fragments.insert(to);
-            }
-        }
+        let parts = self.parts.iter().filter(|(start, extent)| extent[0].0 != **start && !called.contains(start));
+        self.fragments = parts.map(|(start, _)| *start).collect();
     }
 
     fn is_text(&self, pc: u64) -> bool {
@@ -185,8 +184,8 @@ impl<'a> Program<'a> {
         let mut entries: BTreeSet<u64> = self.ranges.keys().copied().filter(|s| !self.fragments.contains(s)).collect();
         entries.insert(self.base + self.elf.entry);
         for &pc in &self.pointers {
-            // A pointer into the middle of an FDE is a jump target of that function, not an entry.
-            if self.extent_of(pc, &entries).iter().any(|(start, _)| *start == pc) {
+            // A pointer into the middle of a function is a jump target of that function, not an entry.
+            if !self.fragments.contains(&pc) && self.extent_of(pc, &entries).iter().any(|(start, _)| *start == pc) {
                 entries.insert(pc);
             }
         }
@@ -216,7 +215,10 @@ impl<'a> Program<'a> {
         let mut leaders = BTreeSet::from([entry]);
         let mut switch_targets = BTreeSet::new();
         let mut pending = vec![entry];
-        let interior = |(low, high): &(u64, u64)| self.pointers.range(low + 1..*high).copied().collect::<Vec<_>>();
+        let interior = |(low, high): &(u64, u64)| {
+            let first = if self.fragments.contains(low) { *low } else { low + 1 };
+            self.pointers.range(first..*high).copied().collect::<Vec<_>>()
+        };
         let interior: Vec<u64> = extent.iter().flat_map(interior).collect();
         let mut indirect = false;
         while let Some(start) = pending.pop() {
@@ -248,6 +250,8 @@ impl<'a> Program<'a> {
                         lead(i.near_branch64(), &mut leaders);
                         break;
                     }
+                    // A jump by a fixed word is a tail call (PLT entries are), not a choice.
+                    FlowControl::IndirectBranch if i.is_ip_rel_memory_operand() => break,
                     FlowControl::IndirectBranch => {
                         indirect = true;
                         for t in self.jump_table(&i, &decoded, &extent) {

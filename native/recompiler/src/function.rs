@@ -198,7 +198,8 @@ fn live_sets(infos: &[Info], n: usize) -> Vec<Set> {
         sets[k] = live;
     }
     if info.header {
-        sets[0] |= info.dirty_in;
+        // The poll stores the registers that have changed. Flags that nothing reads are left as they are.
+        sets[0] |= info.dirty_in & ALL_REGISTERS;
     }
     sets
 }
@@ -259,7 +260,7 @@ struct Jump {
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop.
 fn poll(l: &mut Lift, pc: V, live: Set) {
     l.sink().i32_const(0).i32_atomic_load(state_arg(OFF_POLL, 2)).if_(BlockType::Empty);
-    l.store_dirty(EVERYTHING);
+    l.store_dirty(ALL_REGISTERS | live);
     checked_call(l, pc, POLL, pc);
     l.reload(live);
     l.sink().end();
