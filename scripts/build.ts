@@ -1,4 +1,5 @@
 /** Builds the project, then does what an npm script asks for. Started by bootstrap.mjs. */
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildNative } from './native.ts'
 import { root } from './stamp.ts'
@@ -8,8 +9,8 @@ const [verb = 'build', ...rest] = process.argv.slice(2)
 const node = process.execPath
 
 /** What each verb does after the build; the exit status. Loaded when asked for. */
-const verbs: Record<string, () => Promise<number>> = {
-  build: async () => {
+const verbs: Record<string, () => number | Promise<number>> = {
+  build: () => {
     say('built: bin/recompiler, bin/vkernel')
     return 0
   },
@@ -25,7 +26,8 @@ const verbs: Record<string, () => Promise<number>> = {
     must('comparing command lines with native Linux', node, [join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
     return 0
   },
-  bench: async () => {
+  bench: () => {
+    if (!existsSync(join(root, 'bench/run.ts'))) fail('there are no benches yet (docs/quirks.md)')
     must('measuring', node, [join(root, 'bench/run.ts'), ...rest])
     return 0
   },
