@@ -1,75 +1,76 @@
-/** The TypeScript side of `recompiler`: build, verify, inspect. The Rust client runs `run` and `exec` itself. */
-import { parseArgs } from 'node:util'
-import { homedir } from 'node:os'
-import { join } from 'node:path'
-import { build } from '../image/build.ts'
-import { fromHost } from '../image/from-host.ts'
-import { verify } from '../image/verify.ts'
-import { BuildError, fromDirectory } from '../image/tree.ts'
+/** The TypeScript side of `recompiler`: verb → its file. The Rust client runs `run`, `exec` and `ps` itself. */
+import { BuildError } from '../image/tree.ts'
+import { FAILED } from './output.ts'
 
-const DEFAULT_ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin']
+type Verb = (argv: string[]) => number | Promise<number>
 
-const usage = `usage:
-  recompiler build -o DIR (--rootfs DIR | --from-host PATH...) [--exec path+digest|digest] [--no-translate]
-  recompiler run [--rm] [-i] [-t] [-e K=V] [-w DIR] [-u USER] IMAGE PATH [ARG...]
-  recompiler verify IMAGE
+/** Loaded when asked for: a verb does not pay for the others. */
+const verbs: Readonly<Record<string, () => Promise<Verb>>> = {
+  build: async () => (await import('./build.ts')).buildVerb,
+  images: async () => (await import('./images.ts')).imagesVerb,
+  rmi: async () => (await import('./images.ts')).rmiVerb,
+  verify: async () => (await import('./verify.ts')).verifyVerb,
+  inspect: async () => (await import('./inspect.ts')).inspectVerb,
+  analyze: async () => (await import('./analyze.ts')).analyzeVerb,
+  extract: async () => (await import('./extract.ts')).extractVerb,
+  doctor: async () => (await import('./doctor.ts')).doctorVerb,
+  keys: async () => (await import('./keys.ts')).keysVerb,
+}
+
+const usage = `usage: recompiler VERB …        every verb but run, exec and extract takes --json
+
+images
+  build [-t NAME] [-o DIR] INPUT  translate an image; INPUT is one of
+        IMAGE | --image IMAGE       an OCI layout or a docker or OCI archive, found out by itself; IMAGE:TAG for one of several
+        --oci DIR[:TAG]             an OCI image layout
+        --docker-archive FILE[:REF] what \`docker save\` writes
+        --rootfs DIR                a root file system
+        --from-host PATH...         programs of this host with their libraries
+      --exec path+digest|digest   where a known program may lie (default path+digest)
+      --max-size SIZE             refuse images that unpack to more (default 64G)
+      --no-translate              interpret everything: a fast build, a slow image
+      --no-cache                  translate everything anew
+  images                          names in the store
+  rmi NAME...                     remove names
+  verify IMAGE                    check signature, parts and contents; exit 1 when a check fails
+  inspect IMAGE                   manifest, policy, sizes
+  analyze IMAGE | ELF...          programs, libraries, calls, and what is not supported
+  extract IMAGE SYMBOL|ADDRESS [--elf PATH]   x86, wasm and native code of one function
+
+programs
+  run [-i] [-t] [-e K=V] [-w DIR] [-u USER] IMAGE PATH [ARG...]
+  exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] CONTAINER PATH [ARG...]
+  ps                              running containers
+
+this host
+  doctor                          what the host has, what is missing and how to get it; exit 1 when something is needed
+  keys [show | generate | export [FILE]]      the signing key of builds
+
+IMAGE is a directory that build made, or a name in the store. Exit status 125: recompiler itself failed.
 `
 
-export function cacheDirectory(): string {
-  return join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'vkernel', 'translations')
+async function main(argv: string[]): Promise<number> {
+  const [name, ...rest] = argv
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h' || rest.includes('--help')) {
+    process.stdout.write(usage)
+    return name === undefined ? FAILED : 0
+  }
+  const verb = Object.hasOwn(verbs, name) ? verbs[name] : undefined
+  if (!verb) throw new BuildError(`there is no verb ${JSON.stringify(name)}; \`recompiler help\` lists them`)
+  return (await verb())(rest)
 }
 
-function buildVerb(argv: string[]): number {
-  const { values, positionals } = parseArgs({
-    args: argv, allowPositionals: true,
-    options: {
-      output: { type: 'string', short: 'o' }, rootfs: { type: 'string' }, 'from-host': { type: 'boolean' },
-      exec: { type: 'string', default: 'path+digest' }, 'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' },
-      json: { type: 'boolean' },
-    },
-  })
-  if (!values.output) throw new BuildError('build: where to? give -o DIR')
-  if (values.exec !== 'path+digest' && values.exec !== 'digest') throw new BuildError(`build: --exec is path+digest or digest, not ${values.exec}`)
-  if (Boolean(values.rootfs) === Boolean(values['from-host'])) throw new BuildError('build: give one input, --rootfs DIR or --from-host PATH...')
-  const root = values.rootfs ? fromDirectory(values.rootfs) : fromHost(positionals)
-  const result = build(root, {
-    out: values.output,
-    policy: { exec: values.exec, egress: [] },
-    config: { env: DEFAULT_ENV, cwd: '/', user: '0', cmd: [], entrypoint: [] },
-    translate: !values['no-translate'],
-    ...(values['no-cache'] ? {} : { cache: cacheDirectory() }),
-  })
-  if (values.json) console.log(JSON.stringify(result))
-  else {
-    console.log(`${values.output}: ${result.programs} programs (${result.elfs} ELF files) ${result.digest}`)
-    for (const r of result.refused) console.log(`refused: ${r}`)
-  }
-  return 0
-}
-
-function main(argv: string[]): number {
-  const [verb, ...rest] = argv
-  switch (verb) {
-    case 'build': return buildVerb(rest)
-    case 'verify': {
-      if (!rest[0]) throw new BuildError('verify: which image?')
-      const checks = verify(rest[0])
-      for (const c of checks) console.log(`${c.ok ? 'pass' : 'FAIL'} ${c.part}${c.digest ? ` sha256:${c.digest}` : ''}${c.why ? `: ${c.why}` : ''}`)
-      return checks.every((c) => c.ok) ? 0 : 1
-    }
-    case undefined: case '--help': case 'help':
-      process.stdout.write(usage)
-      return 0
-    default:
-      process.stderr.write(`recompiler: no verb ${verb}\n${usage}`)
-      return 125
-  }
+/** A failure in words when it is the input's or the host's fault, with its stack when it is ours. */
+function explain(e: unknown): string {
+  if (e instanceof BuildError) return e.message
+  const { code, syscall, message } = e as NodeJS.ErrnoException
+  if (syscall) return code === 'ENOSPC' ? `${message}; make room and try again` : message
+  return (e as Error).stack ?? String(e)
 }
 
 try {
-  process.exitCode = main(process.argv.slice(2))
+  process.exitCode = await main(process.argv.slice(2))
 } catch (e) {
-  const known = e instanceof BuildError || (e as { code?: string }).code?.startsWith('ERR_PARSE_ARGS')
-  process.stderr.write(`recompiler: ${known ? (e as Error).message : (e as Error).stack}\n`)
-  process.exitCode = 125
+  process.stderr.write(`recompiler: ${explain(e)}\n`)
+  process.exitCode = FAILED
 }

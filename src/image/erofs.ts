@@ -7,8 +7,8 @@
  *   meta           inodes, 64 bytes each at nid × 32; a symbolic link's target follows its inode
  *   data           directories, then regular files, each starting at a block
  */
-import { closeSync, openSync, readSync, writeSync, ftruncateSync } from 'node:fs'
-import type { Inode } from './tree.ts'
+import { closeSync, openSync, ftruncateSync } from 'node:fs'
+import { BuildError, eachChunk, writeAll, type Inode } from './tree.ts'
 
 export const BLOCK = 4096
 const MAGIC = 0xe0f5_e1e2
@@ -63,7 +63,7 @@ export function writeErofs(root: Inode, file: string): Map<Inode, number> {
       return known
     }
     const inline = node.target?.length ?? 0
-    if (inline > BLOCK - 64) throw new Error('a symbolic link target is longer than PATH_MAX')
+    if (inline > BLOCK - 64) throw new BuildError('a symbolic link target is longer than PATH_MAX')
     // An inode and what is inline with it must not cross a block.
     if ((metaAt % BLOCK) + 64 + inline > BLOCK) metaAt = blocks(metaAt) * BLOCK
     const p: Placed = { nid: metaAt / SLOT, ino: order.length + 1, nlink: 1, block: 0, size: 0 }
@@ -116,7 +116,7 @@ export function writeErofs(root: Inode, file: string): Map<Inode, number> {
     meta.writeUInt32LE(p.ino, at + 20)
     meta.writeUInt32LE(node.uid, at + 24)
     meta.writeUInt32LE(node.gid, at + 28)
-    meta.writeBigUInt64LE(BigInt(node.mtime), at + 32)
+    meta.writeBigInt64LE(BigInt(node.mtime), at + 32)
     meta.writeUInt32LE(p.nlink, at + 44)
     node.target?.copy(meta, at + 64)
   }
@@ -130,30 +130,20 @@ export function writeErofs(root: Inode, file: string): Map<Inode, number> {
     sb.writeBigUInt64LE(BigInt(order.length), 1024 + 16)
     sb.writeUInt32LE(next, 1024 + 36)
     sb.writeUInt32LE(metaBlock, 1024 + 40)
-    writeSync(fd, sb, 0, BLOCK, 0)
-    writeSync(fd, meta, 0, meta.length, metaBlock * BLOCK)
-    for (const [node, data] of directories) writeSync(fd, data, 0, data.length, placed.get(node)!.block * BLOCK)
-    for (const node of order) if (node.source) copyInto(fd, placed.get(node)!.block * BLOCK, node.source)
+    writeAll(fd, sb, 0)
+    writeAll(fd, meta, metaBlock * BLOCK)
+    for (const [node, data] of directories) writeAll(fd, data, placed.get(node)!.block * BLOCK)
+    for (const node of order) {
+      if (!node.source) continue
+      let at = placed.get(node)!.block * BLOCK
+      eachChunk(node.source, (chunk) => {
+        writeAll(fd, chunk, at)
+        at += chunk.length
+      })
+    }
     ftruncateSync(fd, next * BLOCK)
   } finally {
     closeSync(fd)
   }
   return new Map([...placed].map(([node, p]) => [node, p.nid]))
-}
-
-const CHUNK = Buffer.alloc(1 << 20)
-
-function copyInto(out: number, at: number, { path, off, size }: NonNullable<Inode['source']>): void {
-  const fd = openSync(path, 'r')
-  try {
-    let done = 0
-    while (done < size) {
-      const n = readSync(fd, CHUNK, 0, Math.min(CHUNK.length, size - done), off + done)
-      if (n === 0) throw new Error(`${path} became shorter while it was read`)
-      writeSync(out, CHUNK, 0, n, at + done)
-      done += n
-    }
-  } finally {
-    closeSync(fd)
-  }
 }

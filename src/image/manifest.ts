@@ -4,9 +4,10 @@
  * The bytes that were verified are the bytes that are parsed.
  */
 import sodium from 'libsodium-wrappers'
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { BuildError } from './tree.ts'
 
 await sodium.ready
 
@@ -28,6 +29,15 @@ export interface Policy {
   readonly egress: readonly string[]
 }
 
+/** What a container starts with when nothing else is asked for. */
+export interface Config {
+  readonly env: readonly string[]
+  readonly cwd: string
+  readonly user: string
+  readonly cmd: readonly string[]
+  readonly entrypoint: readonly string[]
+}
+
 export interface Manifest {
   readonly _type: 'https://in-toto.io/Statement/v1'
   readonly subject: readonly { readonly name: string; readonly digest: { readonly sha256: string } }[]
@@ -39,7 +49,9 @@ export interface Manifest {
     readonly version: number
     readonly policy: Policy
     readonly programs: readonly Program[]
-    readonly config: { readonly env: readonly string[]; readonly cwd: string; readonly user: string; readonly cmd: readonly string[]; readonly entrypoint: readonly string[] }
+    readonly config: Config
+    /** By an ELF's SHA-256: SHA-256 of its dispatch map and native code in the megabinary (hashNative). */
+    readonly native: Readonly<Record<string, string>>
   }
 }
 
@@ -94,6 +106,18 @@ export function open(bytes: Buffer, trusted: readonly Uint8Array[]): Manifest | 
   return manifest
 }
 
+/** What an envelope says, whoever signed it: to show, never to act on. */
+export function peek(bytes: Buffer): { manifest: Manifest; keyids: string[] } {
+  try {
+    const envelope = JSON.parse(bytes.toString('utf8')) as Envelope
+    const manifest = JSON.parse(Buffer.from(envelope.payload, 'base64').toString('utf8')) as Manifest
+    if (!Array.isArray(manifest.predicate.programs)) throw new TypeError('no programs')
+    return { manifest, keyids: envelope.signatures.map((s) => String(s.keyid)) }
+  } catch {
+    throw new BuildError('the manifest cannot be read; `recompiler verify` says which part of the image is wrong')
+  }
+}
+
 /** Where keys live: $VKERNEL_KEYS, or the user's configuration directory. */
 export const keyDirectory = (): string =>
   process.env['VKERNEL_KEYS'] ?? join(process.env['XDG_CONFIG_HOME'] ?? join(homedir(), '.config'), 'vkernel', 'keys')
@@ -104,12 +128,25 @@ export function signingKey(dir = keyDirectory()): KeyPair {
   if (!existsSync(file)) {
     const pair = sodium.crypto_sign_keypair()
     mkdirSync(dir, { recursive: true, mode: 0o700 })
-    writeFileSync(file, sodium.to_hex(pair.privateKey) + '\n', { mode: 0o600 })
-    chmodSync(file, 0o600)
     writeFileSync(join(dir, 'default.pub'), sodium.to_hex(pair.publicKey) + '\n')
+    const fresh = `${file}.${process.pid}`
+    writeFileSync(fresh, sodium.to_hex(pair.privateKey) + '\n', { mode: 0o600 })
+    // Of two first builds at once, one makes the key and the other takes it.
+    try {
+      linkSync(fresh, file)
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e
+    } finally {
+      rmSync(fresh, { force: true })
+    }
   }
   const privateKey = sodium.from_hex(readFileSync(file, 'utf8').trim())
-  return { privateKey, publicKey: privateKey.slice(32) }
+  if (privateKey.length !== 64) throw new BuildError(`${file} is no signing key; move it away and a new one is made`)
+  const publicKey = privateKey.slice(32)
+  // A .pub that is gone, or another's, would make images that this host does not start.
+  const pub = join(dir, 'default.pub'), text = sodium.to_hex(publicKey) + '\n'
+  if (!existsSync(pub) || readFileSync(pub, 'utf8') !== text) writeFileSync(pub, text)
+  return { privateKey, publicKey }
 }
 
 /** Every `*.pub` in the key directory. */

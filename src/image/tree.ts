@@ -1,6 +1,9 @@
 /** The merged root file system of an image while it is being built: a tree of inodes. */
-import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, writeSync } from 'node:fs'
+
+/** Bytes in a file of this host: where, from which offset, how many. A path that is no UTF-8 is a Buffer. */
+export interface Extent { readonly path: string | Buffer; readonly off: number; readonly size: number }
 
 export type Kind = 'dir' | 'file' | 'symlink' | 'char' | 'block' | 'fifo' | 'socket'
 
@@ -16,7 +19,7 @@ export interface Inode {
   /** Symbolic link target. */
   target?: Buffer
   /** Where a regular file's bytes are, and how many. */
-  source?: { path: string; off: number; size: number }
+  source?: Extent
   /** Directory entries by name (latin1 text of the name's bytes). */
   children?: Map<string, Inode>
 }
@@ -29,10 +32,14 @@ export class BuildError extends Error {
 export const directory = (mode = 0o755): Inode =>
   ({ kind: 'dir', mode, uid: 0, gid: 0, mtime: 0, rdev: 0, children: new Map() })
 
+/** What a path of latin1 text (one character a byte) is to this host's calls. */
+const hostPath = (path: string): string | Buffer => (/^[\x20-\x7e]*$/.test(path) ? path : Buffer.from(path, 'latin1'))
+
 /** Reads the root file system in `root` as it is; hard links stay one inode. */
 export function fromDirectory(root: string): Inode {
   const seen = new Map<string, Inode>()
-  const walk = (path: string): Inode => {
+  const walk = (name: string): Inode => {
+    const path = hostPath(name)
     const st = lstatSync(path, { bigint: true })
     const key = `${st.dev}:${st.ino}`
     const known = seen.get(key)
@@ -44,9 +51,7 @@ export function fromDirectory(root: string): Inode {
     if (st.isDirectory()) {
       node.kind = 'dir'
       node.children = new Map()
-      for (const name of readdirSync(path, { encoding: 'latin1' }).sort()) {
-        node.children.set(name, walk(join(path, name)))
-      }
+      for (const entry of readdirSync(path, { encoding: 'latin1' }).sort()) node.children.set(entry, walk(`${name}/${entry}`))
     } else if (st.isSymbolicLink()) {
       node.kind = 'symlink'
       node.target = readlinkSync(path, { encoding: 'buffer' })
@@ -58,9 +63,10 @@ export function fromDirectory(root: string): Inode {
     seen.set(key, node)
     return node
   }
-  const st = lstatSync(root)
-  if (!st.isDirectory()) throw new BuildError(`${root} is not a directory`)
-  return walk(root)
+  const st = lstatSync(root, { throwIfNoEntry: false })
+  if (!st) throw new BuildError(`${root}: no such directory`)
+  if (!st.isDirectory()) throw new BuildError(`${root} is not a directory; a tar archive is given with --docker-archive or --image`)
+  return walk(Buffer.from(root).toString('latin1'))
 }
 
 /** The inode at `path`, symbolic links in it followed; undefined when there is none. */
@@ -85,25 +91,55 @@ export function lookup(root: Inode, path: string, hops = 0): { node: Inode; path
   return { node: stack[stack.length - 1]!.node, path: stack.map((s) => s.name).join('/') || '/' }
 }
 
+/** Names a walk may take and directories a tree may nest: what PATH_MAX allows, and no more. */
+const MAX_STEPS = 4096, MAX_DEPTH = 1024
+
+/**
+ * Walks to the directory `parts` names, following symbolic links inside the tree only: `..` stops at
+ * the root, an absolute target starts there. `create`: makes directories that are missing.
+ * `visit` sees every entry the walk goes through. Returns why there is no such directory.
+ */
+export function walkTo(root: Inode, parts: readonly string[], create: boolean, visit?: (dir: Inode, name: string) => void): Inode | string {
+  const stack = [root]
+  const pending = [...parts].reverse()
+  for (let steps = 0, hops = 0; pending.length; steps++) {
+    if (steps > MAX_STEPS || stack.length > MAX_DEPTH) return 'the path is too long'
+    const part = pending.pop()!
+    if (part === '' || part === '.') continue
+    if (part === '..') {
+      if (stack.length > 1) stack.pop()
+      continue
+    }
+    const dir = stack[stack.length - 1]!
+    let next = dir.children!.get(part)
+    if (!next) {
+      if (!create) return `there is no ${JSON.stringify(part)}`
+      next = directory()
+      dir.children!.set(part, next)
+    }
+    visit?.(dir, part)
+    if (next.kind === 'symlink') {
+      if (++hops > 40) return 'too many symbolic links'
+      const target = next.target!.toString('latin1')
+      if (target.startsWith('/')) stack.length = 1
+      pending.push(...target.split('/').reverse())
+    } else if (next.children) {
+      stack.push(next)
+    } else {
+      return `${JSON.stringify(part)} is no directory`
+    }
+  }
+  return stack[stack.length - 1]!
+}
+
 /** Adds `node` at `path`, making directories on the way. */
 export function place(root: Inode, path: string, node: Inode): void {
   const parts = path.split('/').filter(Boolean)
   const name = parts.pop()
   if (name === undefined) return
-  let at = root
-  for (const part of parts) {
-    let next = at.children!.get(part)
-    if (!next) {
-      next = directory()
-      at.children!.set(part, next)
-    }
-    if (next.kind === 'symlink') {
-      const target = lookup(root, path.slice(0, path.indexOf(part) + part.length))
-      if (target) next = target.node
-    }
-    at = next
-  }
-  at.children!.set(name, node)
+  const dir = walkTo(root, parts, true)
+  if (typeof dir === 'string') throw new BuildError(`${path}: ${dir}`)
+  dir.children!.set(name, node)
 }
 
 /** Every path of the tree with its inode, parents first, names in byte order. */
@@ -113,6 +149,42 @@ export function* entries(root: Inode, path = ''): Generator<{ path: string; node
     if (child.children) yield* entries(child, `${path}/${name}`)
     else yield { path: `${path}/${name}`, node: child }
   }
+}
+
+/** Calls `take` with the bytes of `extent`, a piece at a time; the piece is reused. */
+export function eachChunk({ path, off, size }: Extent, take: (chunk: Buffer) => void): void {
+  if (size === 0) return
+  const buf = Buffer.allocUnsafe(Math.min(1 << 20, size))
+  const fd = openSync(path, 'r')
+  try {
+    for (let done = 0; done < size;) {
+      const n = readSync(fd, buf, 0, Math.min(buf.length, size - done), off + done)
+      if (n === 0) throw new BuildError(`${path.toString()} became shorter while it was read`)
+      take(buf.subarray(0, n))
+      done += n
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Writes all of `bytes` to `fd`, at `at` or where it stands. */
+export function writeAll(fd: number, bytes: Buffer, at?: number): void {
+  for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, at === undefined ? null : at + done)
+}
+
+/** SHA-256 of an extent, hex. */
+export function hashExtent(extent: Extent): string {
+  const hash = createHash('sha256')
+  eachChunk(extent, (chunk) => hash.update(chunk))
+  return hash.digest('hex')
+}
+
+/** An extent as a Buffer, at most `max` bytes of it. */
+export function readExtent(extent: Extent, max = Infinity): Buffer {
+  const out: Buffer[] = []
+  eachChunk({ ...extent, size: Math.min(extent.size, max) }, (chunk) => out.push(Buffer.from(chunk)))
+  return Buffer.concat(out)
 }
 
 /** The first `len` bytes of a regular file. */

@@ -2,6 +2,8 @@
 //! Exit status as docker's: the program's own, 125 for failures of ours, 126 and 127 from the guest.
 
 mod connect;
+mod probe;
+mod store;
 mod tty;
 
 use connect::{Connection, Message};
@@ -70,6 +72,7 @@ fn environment(o: &Options) -> Vec<String> {
 
 fn start(verb: &str, args: &[String]) -> Result<u8, String> {
     let o = parse(args)?;
+    let image = if verb == "run" { store::resolve(&o.rest[0])?.display().to_string() } else { String::new() };
     let mut c = Connection::open()?;
     let terminal = if o.tty { Some(tty::Terminal::open(o.interactive)?) } else { None };
     let null = if o.interactive || o.tty { None } else { Some(std::fs::File::open("/dev/null").map_err(|e| e.to_string())?) };
@@ -78,7 +81,6 @@ fn start(verb: &str, args: &[String]) -> Result<u8, String> {
         (None, Some(f)) => [std::os::fd::AsRawFd::as_raw_fd(f), 1, 2],
         (None, None) => [0, 1, 2],
     };
-    let image = if verb == "run" { std::path::absolute(&o.rest[0]).map_err(|e| e.to_string())?.display().to_string() } else { String::new() };
     let request = Message {
         r#type: verb.into(),
         image: Some(image),
@@ -115,6 +117,10 @@ fn main() -> ExitCode {
     let result = match args.first().map(String::as_str) {
         Some(verb @ ("run" | "exec")) => start(verb, &args[1..]),
         Some("ps") => connect::ps(),
+        Some("probe") => {
+            println!("{}", probe::probe());
+            Ok(0)
+        }
         _ => Err(typescript(&args)),
     };
     match result {
