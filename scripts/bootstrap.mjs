@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * What every npm script goes through: installs what is missing, builds what has changed, then does
- * the one thing asked for. Plain JavaScript for any Node from 18 on; everything after it runs under
+ * the one thing asked for. Plain JavaScript for any Node from 20 on; everything after it runs under
  * the Node 24 that the package `node` brings.
  */
 import { spawnSync } from 'node:child_process'
@@ -30,24 +30,18 @@ function fail(message) {
   process.exit(1)
 }
 
-/** Runs `make` only when the bytes of `inputs` have changed since the last success. */
-function whenChanged(name, inputs, make) {
-  const hash = createHash('sha256')
-  for (const file of inputs) hash.update(file).update(existsSync(join(root, file)) ? readFileSync(join(root, file)) : '')
-  const stamp = join(root, 'build', `${name}.stamp`)
-  const digest = hash.digest('hex')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return
-  make()
+/** `npm ci`, when the lock file has changed since the last one, or nothing is installed. */
+function install() {
+  const stamp = join(root, 'build/install.stamp')
+  const digest = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex')
+  if (existsSync(node) && existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return
+  console.error('vkernel: installing npm packages')
+  must('npm', ['ci', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error'])
   mkdirSync(dirname(stamp), { recursive: true })
   writeFileSync(stamp, digest)
 }
 
-function install() {
-  whenChanged('install', ['package.json', 'package-lock.json'], () => {
-    console.error('vkernel: installing npm packages')
-    must('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
-  })
-}
-
+if (process.platform !== 'linux' || process.arch !== 'x64') fail(`this is ${process.platform} on ${process.arch}; vkernel runs on x86-64 Linux`)
+if (Number(process.versions.node.split('.')[0]) < 20) fail(`Node is ${process.version}; npm scripts need Node 20 or later to install their own`)
 install()
 process.exit(run(node, ['scripts/build.ts', verb, ...rest]))

@@ -10,8 +10,9 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { makeImage } from './images.ts'
 import { digestOf, isDone, markDone, markUndone, root, type Work } from './stamp.ts'
-import { fail, isRoot, must, need, say } from './system.ts'
+import { fail, isRoot, need, say } from './system.ts'
 
 const SUITE = 'bookworm'
 const PACKAGES = [
@@ -62,19 +63,10 @@ export function makeRootfs(): string | undefined {
   return undefined
 }
 
-/** Makes build/images/debian from build/rootfs, which must be there. */
-export function makeDebianImage(): void {
-  const work: Work = {
-    name: 'image-debian',
-    inputs: digestOf(['build/rootfs.stamp', 'src/image', 'build/native-recompiler.stamp']),
-    products: ['build/images/debian/index.json'],
-  }
-  if (isDone(work)) return
-  mkdirSync(join(root, 'build/images'), { recursive: true })
-  must('building build/images/debian (the first translation takes minutes, later ones come from the cache)',
-    join(root, 'bin/recompiler'), ['build', '--rootfs', ROOTFS, '-o', IMAGE])
-  markDone(work)
-}
+/** Makes build/images/debian from build/rootfs, which must be there; returns its path. */
+export const makeDebianImage = (): string => makeImage('debian',
+  'building build/images/debian (the first translation takes minutes, later ones come from the cache)',
+  ['--rootfs', ROOTFS], [digestOf(['build/rootfs.stamp'])])
 
 if (import.meta.main) {
   const why = makeRootfs()

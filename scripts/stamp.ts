@@ -4,7 +4,7 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 
 export const root = join(import.meta.dirname, '..')
 
@@ -19,10 +19,10 @@ function add(hash: Hash, path: string): void {
   for (const name of readdirSync(path).sort()) if (name !== 'target' && name !== 'node_modules') add(hash, join(path, name))
 }
 
-/** SHA-256 over files and folders (paths relative to the checkout) and over plain texts. */
+/** SHA-256 over files and folders (paths relative to the checkout, or absolute) and over plain texts. */
 export function digestOf(paths: readonly string[], texts: readonly string[] = []): string {
   const hash = createHash('sha256')
-  for (const path of paths) add(hash, join(root, path))
+  for (const path of paths) add(hash, resolve(root, path))
   for (const text of texts) hash.update('\0').update(text)
   return hash.digest('hex')
 }

@@ -4,12 +4,13 @@
  * Exits 0 only when everything came out as it should.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { digestOf, isDone, markDone, root, type Work } from './stamp.ts'
-import { must, say } from './system.ts'
+import { makeImage } from './images.ts'
+import { root } from './stamp.ts'
+import { say } from './system.ts'
 
 const IMAGE = join(root, 'build/images/start')
 const client = join(root, 'bin/recompiler')
@@ -45,23 +46,11 @@ const paths = (): Map<string, string> => {
   }))
 }
 
-/** Builds build/images/start when a program, a library or the recompiler has changed. */
-function makeImage(programs: readonly string[]): void {
-  const facts = [...programs, '/etc/ld.so.cache'].map((p) => {
-    const st = existsSync(p) ? statSync(realpathSync(p)) : undefined
-    return `${p} ${st?.size} ${st?.mtimeMs}`
-  })
-  const work: Work = {
-    name: 'image-start',
-    inputs: digestOf(['src/image', 'build/native-recompiler.stamp'], facts),
-    products: ['build/images/start/index.json'],
-  }
-  if (isDone(work)) return
-  mkdirSync(join(root, 'build/images'), { recursive: true })
-  must(`packing ${programs.length} programs of this host and their libraries into build/images/start, and translating them`,
-    client, ['build', '-o', IMAGE, '--from-host', ...programs])
-  markDone(work)
-}
+/** What decides the image's content: each program, and the list of the host's libraries. */
+const factsOf = (programs: readonly string[]): string[] => [...programs, '/etc/ld.so.cache'].map((p) => {
+  const st = existsSync(p) ? statSync(realpathSync(p)) : undefined
+  return `${p} ${st?.size} ${st?.mtimeMs}`
+})
 
 interface Daemon { readonly child: ChildProcess; readonly dir: string; readonly socket: string; readonly audit: string; readonly log: string }
 
@@ -133,7 +122,9 @@ function refusal(daemon: Daemon): boolean {
 
 export async function start(): Promise<number> {
   const programs = paths()
-  makeImage([...programs.values()])
+  const files = [...programs.values()]
+  makeImage('start', `packing ${files.length} programs of this host and their libraries into build/images/start, and translating them`,
+    ['--from-host', ...files], factsOf(files))
   const daemon = await startDaemon()
   const interrupted = (): void => { void stopDaemon(daemon).then(() => process.exit(130)) }
   process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
