@@ -1,11 +1,12 @@
 /**
- * Runs every case of conformance/commands natively (bubblewrap over the root file system) and in a
+ * Runs every case of conformance/commands natively (bubblewrap over an overlay of the root file system) and in a
  * container made from it, and compares stdout, stderr and exit status byte for byte.
  *
  *   node conformance/commands.ts --rootfs DIR --image DIR [--only TEXT] [--jobs N]
  */
 import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
@@ -45,13 +46,30 @@ function run(command: string, args: string[]): Promise<Result> {
   })
 }
 
-const native = (rootfs: string, text: string): Promise<Result> => run('bwrap', [
-  '--ro-bind', rootfs, '/', '--dev', '/dev', '--proc', '/proc', '--tmpfs', '/tmp', '--tmpfs', '/root', '--dir', '/tmp/case', '--chdir', '/tmp/case',
-  '--unshare-all', '--uid', '0', '--gid', '0', '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
-  ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
-])
+/**
+ * The command in the root file system itself: an overlay that is thrown away, so that directories,
+ * modes and errors are those of a real root and nothing of it changes.
+ */
+export async function native(rootfs: string, text: string): Promise<Result> {
+  const dir = mkdtempSync(join(tmpdir(), 'vkernel-native-'))
+  try {
+    const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => {
+      mkdirSync(join(dir, name), { mode: 0o755 })
+      return join(dir, name)
+    })
+    const mount = `mount -t overlay overlay -o lowerdir="$1",upperdir="$2",workdir="$3" "$4" && shift 3 && exec bwrap --bind "$@"`
+    return await run('unshare', [
+      ...(process.getuid!() === 0 ? [] : ['--map-root-user']), '--mount', 'sh', '-c', mount, 'sh', rootfs, upper!, work!, merged!,
+      '/', '--dev', '/dev', '--proc', '/proc', '--dir', '/tmp/case', '--chdir', '/tmp/case',
+      '--unshare-all', '--uid', '0', '--gid', '0', '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
+      ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
+    ])
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
 
-const contained = (image: string, text: string): Promise<Result> => run(join(here, '../bin/recompiler'), [
+export const contained = (image: string, text: string): Promise<Result> => run(join(here, '../bin/recompiler'), [
   'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, '/bin/bash', '-c', text,
 ])
 

@@ -41,3 +41,5 @@ export const GRANT_SIZE = 40
 export const HIDDEN_FD_BASE = 4064
 /** Node id of a container's root directory. */
 export const ROOT_NODE = 1
+/** "errno" of an open of a FIFO for writing that nobody has open for reading: ask again soon. */
+export const FIFO_NO_READER = 512

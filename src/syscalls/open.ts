@@ -2,7 +2,7 @@
 import { closeSync, openSync } from 'node:fs'
 import * as E from '../abi/errno.ts'
 import * as F from '../abi/fcntl.ts'
-import { GRANT_DIR, GRANT_HOST, GRANT_IMAGE, GRANT_LOADER, GRANT_SIZE } from '../abi/ring.ts'
+import { FIFO_NO_READER, GRANT_DIR, GRANT_HOST, GRANT_IMAGE, GRANT_LOADER, GRANT_SIZE } from '../abi/ring.ts'
 import { isDir, now, type Dentry, type Inode } from '../fs/inode.ts'
 import { may, walk } from '../fs/path.ts'
 import { addon } from '../native/addon.ts'
@@ -116,20 +116,11 @@ function hostOpen(path: string, flags: number): number {
 }
 
 /**
- * A FIFO is opened without waiting for the other end: the daemon must not wait. Readers see end of
- * file, and writers ENXIO, until both are there; read-write opens never fail.
+ * A FIFO is opened without waiting for the other end (fifo(7)): the daemon must not wait, the loader
+ * does. A reader gets its end at once and looks for a writer itself; a writer without a reader is
+ * told to ask again. The descriptor is O_NONBLOCK; the loader clears that when the guest did not ask for it.
  */
 function openFifo(path: string, flags: number): number {
-  const access = flags & F.O_ACCMODE
-  const mode = access === F.O_WRONLY && !(flags & F.O_NONBLOCK) ? F.O_RDWR : access
-  const fd = hostOpen(path, (flags & ~F.O_ACCMODE) | mode | F.O_NONBLOCK)
-  if (fd < 0 || flags & F.O_NONBLOCK) return fd
-  // Reopened through the descriptor to clear O_NONBLOCK for the guest: a read-write end never waits.
-  try {
-    const again = openSync(`/proc/self/fd/${fd}`, F.O_RDWR)
-    closeSync(fd)
-    return again
-  } catch {
-    return fd
-  }
+  const fd = hostOpen(path, flags | F.O_NONBLOCK)
+  return fd === -E.ENXIO && !(flags & F.O_NONBLOCK) ? -FIFO_NO_READER : fd
 }

@@ -9,6 +9,7 @@ mod erofs;
 mod errno;
 mod exec;
 mod fdcalls;
+mod fifo;
 mod files;
 mod guest;
 mod host;

@@ -5,7 +5,7 @@ use crate::cpu::Thread;
 use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR, Errno, SysResult};
 use crate::files::{Files, What};
 use crate::ring::{self, NULL, Reply};
-use crate::{guest, host, process};
+use crate::{fifo, guest, host, process};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use vkernel_abi::generated::ring as abi;
@@ -280,7 +280,13 @@ fn openat(t: &mut Thread, mut a: [u64; 6]) -> SysResult {
     if flags & (libc::O_CREAT | libc::O_TMPFILE) != 0 {
         a[3] &= !u64::from(process::fs().umask) & 0o7777;
     }
-    let reply = request(t, nr(libc::SYS_openat), a)?;
+    let reply = loop {
+        let reply = request(t, nr(libc::SYS_openat), a)?;
+        if reply.ret != Err(Errno(abi::FIFO_NO_READER)) {
+            break reply;
+        }
+        fifo::moment(t)?;
+    };
     let ret = reply.ret?;
     #[cfg(feature = "bare")]
     if ring::conn() < 0 {
@@ -288,7 +294,11 @@ fn openat(t: &mut Thread, mut a: [u64; 6]) -> SysResult {
         return Ok(ret);
     }
     let _ = ret;
-    install(&reply, flags)
+    let fd = install(&reply, flags)?;
+    if fifo::blocks(&reply, flags) {
+        fifo::opened(t, fd as i32, flags)?;
+    }
+    Ok(fd)
 }
 
 /// Gives the guest the descriptor that a Grant describes.

@@ -8,7 +8,7 @@
 use crate::elf::Elf;
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use vkernel_semantics::decode::OPTIONS;
 
@@ -26,6 +26,17 @@ pub struct Function {
     pub blocks: BTreeMap<u64, Block>,
     /// Targets of indirect jumps inside the function.
     pub switch_targets: Vec<u64>,
+    /// May be called other than by the direct calls and jumps found: a pointer to it is in the data or
+    /// made by an instruction, or it has a name that others can bind to.
+    pub indirect: bool,
+}
+
+impl Function {
+    /// The address of the word that a PLT stub jumps by; None: it is no stub.
+    pub fn stub_word(&self) -> Option<u64> {
+        let code = self.blocks[&self.entry].instructions.iter().find(|i| i.mnemonic() != Mnemonic::Endbr64)?;
+        (code.flow_control() == FlowControl::IndirectBranch && code.is_ip_rel_memory_operand()).then(|| code.ip_rel_memory_address())
+    }
 }
 
 /// Larger functions are left to the interpreter: compile time is not linear in size.
@@ -42,6 +53,8 @@ pub struct Program<'a> {
     parts: BTreeMap<u64, Rc<Extent>>,
     /// Starts of parts that only their own function jumps to.
     fragments: BTreeSet<u64>,
+    /// Addresses of dynamic symbols.
+    named: HashSet<u64>,
 }
 
 /// The code of one function: ranges in ascending order.
@@ -53,7 +66,7 @@ fn holds(extent: &Extent, pc: u64) -> bool {
 
 impl<'a> Program<'a> {
     pub fn new(elf: &'a Elf<'a>, base: u64) -> Self {
-        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new() };
+        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new(), named: HashSet::new() };
         let Ok(file) = object::File::parse(elf.bytes) else { return p };
         p.read_fdes(&file);
         p.read_pointers(&file);
@@ -62,6 +75,7 @@ impl<'a> Program<'a> {
                 p.ranges.entry(base + s.address()).or_insert(base + s.address() + s.size());
             }
         }
+        p.named = file.dynamic_symbols().map(|s| base + s.address()).collect();
         p.join_parts();
         p
     }
@@ -204,7 +218,13 @@ impl<'a> Program<'a> {
             }
             done.insert(pc, f);
         }
-        done.into_values().flatten().collect()
+        let mut found: Vec<Function> = done.into_values().flatten().collect();
+        let taken: HashSet<u64> = found.iter().flat_map(|f| f.blocks.values()).flat_map(|b| &b.instructions).filter_map(made).collect();
+        for f in &mut found {
+            let pc = f.entry;
+            f.indirect = pc == self.base + self.elf.entry || self.named.contains(&pc) || self.pointers.contains(&pc) || taken.contains(&pc);
+        }
+        found
     }
 
     /// The blocks reachable from `entry` inside its range; direct targets outside go to `outside`.
@@ -289,7 +309,7 @@ impl<'a> Program<'a> {
         }
         let blocks = blocks(&decoded, &leaders);
         let switch_targets = switch_targets.into_iter().filter(|t| blocks.contains_key(t)).collect();
-        Some(Function { entry, blocks, switch_targets })
+        Some(Function { entry, blocks, switch_targets, indirect: true })
     }
 
     /// Targets of `jmp reg` after `lea base,[rip+table]; movsxd reg,[base+i*4]; add reg,base`, and of
@@ -330,6 +350,17 @@ impl<'a> Program<'a> {
             }
         }
         out
+    }
+}
+
+/// The address that an instruction makes (LEA, or a constant).
+fn made(i: &Instruction) -> Option<u64> {
+    match i.mnemonic() {
+        Mnemonic::Lea if i.memory_base() == Register::RIP => Some(i.memory_displacement64()),
+        Mnemonic::Mov | Mnemonic::Push => Some(i.immediate(i.op_count() - 1)).filter(|_| {
+            matches!(i.op_kind(i.op_count() - 1), OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64)
+        }),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod extract;
 pub mod function;
 mod lift;
 mod lift_fp;
+mod liveness;
 mod locals;
 pub mod module;
 pub mod package;

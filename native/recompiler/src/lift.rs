@@ -40,6 +40,8 @@ pub struct Lift<'a> {
     /// Resources changed since they were last stored in the state; exact within a block, may-dirty
     /// at its start.
     pub dirty: crate::usage::Set,
+    /// What is live before the instruction being lifted.
+    pub live: crate::usage::Set,
     /// Address of the instruction being lifted.
     pub pc: u64,
     /// The instruction turned out to be inexpressible.
@@ -157,17 +159,29 @@ impl Lift<'_> {
         self.sink().return_();
     }
 
-    /// Code that leaves the function at the current instruction, everything stored: the interpreter
+    /// Code that leaves the function at the current instruction, what is live stored: the interpreter
     /// executes it. Pending flags are computed on the way.
     fn bail(&mut self) {
         let (lazy, dirty) = (self.lazy, self.dirty);
-        vkernel_semantics::flags::flush_flags(self);
-        self.store_dirty(crate::usage::EVERYTHING);
+        self.settle_flags(self.live);
+        self.store_dirty(self.live);
         self.lazy = lazy;
         self.dirty = dirty;
         let pc = self.pc;
         self.sink().i32_const(pc as i32);
         self.return_from_state();
+    }
+
+    /// Computes those pending flags that `live` has.
+    pub fn settle_flags(&mut self, live: crate::usage::Set) {
+        if self.lazy.is_none() {
+            return;
+        }
+        for f in (0..state::FLAG_COUNT).filter(|f| *f != DF && live & crate::usage::flag(*f) != 0) {
+            let v = vkernel_semantics::flags::get_flag(self, f);
+            self.store_flag(f, v);
+        }
+        self.lazy = None;
     }
 
     /// Lifts one instruction: its flow, or None when the interpreter has to run it.

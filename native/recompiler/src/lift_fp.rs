@@ -20,50 +20,15 @@ impl Lift<'_> {
         self.pop64()
     }
 
-    /// High half of a 64×64 product, from 32-bit halves (Hacker's Delight, 8-2).
+    /// High half of a 64×64 product.
     pub fn wide_multiply(&mut self, signed: bool, a: V, b: V) -> V {
-        let (la, lb) = (self.locals.temp64(), self.locals.temp64());
         self.push64(a);
-        self.sink().local_set(la);
         self.push64(b);
-        self.sink().local_set(lb);
-        let half = |s: &mut Self, l: u32, high: bool| {
-            s.sink().local_get(l);
-            if !high {
-                s.sink().i64_const(0xffff_ffff).i64_and();
-            } else if signed {
-                s.sink().i64_const(32).i64_shr_s();
-            } else {
-                s.sink().i64_const(32).i64_shr_u();
-            }
-        };
-        let shift = |s: &mut Self| {
-            s.sink().i64_const(32);
-            let mut k = s.sink();
-            if signed { k.i64_shr_s() } else { k.i64_shr_u() };
-        };
-        // t = ah*bl + (al*bl >> 32)
-        half(self, la, true);
-        half(self, lb, false);
-        self.sink().i64_mul();
-        half(self, la, false);
-        half(self, lb, false);
-        self.sink().i64_mul().i64_const(32).i64_shr_u().i64_add();
-        let V::I64(t) = self.pop64() else { unreachable!("pop64 gives a local") };
-        // w1 = al*bh + (t & mask)
-        half(self, la, false);
-        half(self, lb, true);
-        self.sink().i64_mul().local_get(t).i64_const(0xffff_ffff).i64_and().i64_add();
-        let V::I64(w1) = self.pop64() else { unreachable!("pop64 gives a local") };
-        // ah*bh + (t >> 32) + (w1 >> 32)
-        half(self, la, true);
-        half(self, lb, true);
-        self.sink().i64_mul().local_get(t);
-        shift(self);
-        self.sink().i64_add().local_get(w1);
-        shift(self);
-        self.sink().i64_add();
-        self.pop64()
+        let mut s = self.sink();
+        if signed { s.i64_mul_wide_s() } else { s.i64_mul_wide_u() };
+        let high = self.pop64();
+        self.sink().drop();
+        high
     }
 
     pub fn vector(&mut self, op: Vec2, a: u32, b: u32) -> u32 {

@@ -4,6 +4,7 @@ use crate::discover::{self, Program};
 use crate::elf::Elf;
 use crate::function::{self, Context};
 use crate::lift::IMPORTS;
+use crate::liveness;
 use std::collections::{HashMap, HashSet};
 use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS};
 use wasm_encoder::{
@@ -30,7 +31,10 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
     if found.is_empty() {
         return None;
     }
-    let index: HashMap<u64, u32> = found.iter().enumerate().map(|(n, f)| (f.entry, IMPORTS + n as u32)).collect();
+    let index: HashMap<u64, usize> = found.iter().enumerate().map(|(n, f)| (f.entry, n)).collect();
+    let indirect = found.iter().filter(|f| f.indirect).map(|f| f.entry).collect();
+    let (analyses, known) = liveness::solve(found, &index, &indirect);
+    let stubs = found.iter().filter_map(|f| Some((f.entry, f.stub_word()?))).collect();
     let mut code = CodeSection::new();
     let mut map = Vec::new();
     let mut sizes = Vec::new();
@@ -42,7 +46,7 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
             map.push(((f.entry - text) as u32, n as u32 + 1));
         }
     }
-    for f in found {
+    for (f, a) in found.iter().zip(&analyses) {
         let mut unmapped = Vec::new();
         for (n, &pc) in f.switch_targets.iter().enumerate().filter(|(_, pc)| !index.contains_key(pc)) {
             if taken.insert(pc & !3) {
@@ -51,9 +55,9 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
                 unmapped.push(n);
             }
         }
-        let ctx = Context { functions: &index, first_target, unmapped: &unmapped };
+        let ctx = Context { functions: &index, known: &known, stubs: &stubs, first_target, unmapped: &unmapped };
         if wanted(f.entry) {
-            let t = function::translate(f, &ctx);
+            let t = function::translate(f, a, &ctx);
             let mut body = Function::new_with_locals_types(t.locals);
             body.raw(t.code);
             sizes.push(body.byte_len() as u64);

@@ -1,8 +1,8 @@
 //! What each instruction reads and writes of the guest's registers and flags, found by running its
 //! semantics on a backend that only takes notes; and the data flow over a function that follows.
 
-use iced_x86::Instruction;
-use vkernel_abi::state::{AF, CF, DF, OF, PF, SF, ZF};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
+use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Un, Vec2, VecShift, W};
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
@@ -26,17 +26,16 @@ pub struct Usage {
     pub reads: Set,
     /// Written on every path.
     pub writes: Set,
-    /// Only the interpreter runs it: everything is stored before and may have changed after.
+    /// May be written.
+    pub may_write: Set,
+    /// Only the interpreter runs it: what is live is stored before, `may_write` is read back after.
     pub step: bool,
-    /// May leave the function at this instruction with everything stored.
-    pub may_bail: bool,
 }
 
 struct Notes {
     reads: Set,
     writes: Set,
     lazy: Option<Lazy<()>>,
-    may_bail: bool,
 }
 
 impl Notes {
@@ -47,15 +46,53 @@ impl Notes {
 
 /// Notes on one instruction.
 pub fn of(i: &Instruction) -> Usage {
-    let mut n = Notes { reads: 0, writes: 0, lazy: None, may_bail: false };
+    let mut n = Notes { reads: 0, writes: 0, lazy: None };
     let flow = vkernel_semantics::exec::exec(&mut n, i);
     if matches!(flow, Ok(Flow::Step | Flow::Unknown | Flow::Trap(_))) {
-        return Usage { step: true, ..Usage::default() };
+        return stepped(i);
     }
     if n.lazy.is_some() {
         n.writes |= ALL_FLAGS;
     }
-    Usage { reads: n.reads, writes: n.writes, step: false, may_bail: n.may_bail }
+    if matches!(flow, Ok(Flow::Syscall)) {
+        n.reads |= SYSCALL_READS;
+    }
+    Usage { reads: n.reads, writes: n.writes, may_write: 0, step: false }
+}
+
+/// Number, arguments, stack (x86-64 psABI, A.2.1).
+const SYSCALL_READS: Set = gpr(RAX) | gpr(RDI) | gpr(RSI) | gpr(RDX) | gpr(R10) | gpr(R8) | gpr(R9) | gpr(RSP);
+
+/// What the interpreter may read and write for one instruction, from the decoder's tables. A partial
+/// write of a register reads the rest of it.
+fn stepped(i: &Instruction) -> Usage {
+    let mut u = Usage { step: true, ..Usage::default() };
+    if matches!(i.mnemonic(), Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Fxrstor | Mnemonic::Fxrstor64) {
+        u.may_write = ALL_REGISTERS;
+    }
+    let mut info = InstructionInfoFactory::new();
+    for r in info.info(i).used_registers() {
+        let full = r.register().full_register();
+        let set = if full.is_gpr() {
+            gpr(full.number())
+        } else if r.register().is_xmm() {
+            xmm(r.register().number())
+        } else {
+            continue;
+        };
+        u.reads |= set;
+        if !matches!(r.access(), OpAccess::Read | OpAccess::CondRead) {
+            u.may_write |= set;
+        }
+    }
+    const FLAGS: [(u32, usize); 6] = [
+        (RflagsBits::CF, CF), (RflagsBits::PF, PF), (RflagsBits::AF, AF),
+        (RflagsBits::ZF, ZF), (RflagsBits::SF, SF), (RflagsBits::OF, OF),
+    ];
+    let flags = |bits: u32| FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f));
+    u.reads |= u.may_write | flags(i.rflags_read());
+    u.may_write |= flags(i.rflags_modified());
+    u
 }
 
 impl Backend for Notes {
@@ -77,11 +114,9 @@ impl Backend for Notes {
     fn select(&mut self, _: (), _: (), _: ()) {}
     fn mul_hi(&mut self, _: bool, _: (), _: ()) {}
     fn check_div(&mut self, _: ()) -> Result<(), ()> {
-        self.may_bail = true;
         Ok(())
     }
     fn div128(&mut self, _: bool, _: ()) -> Result<(), ()> {
-        self.may_bail = true;
         self.read(gpr(0) | gpr(2));
         self.writes |= gpr(0) | gpr(2);
         Ok(())
@@ -120,11 +155,9 @@ impl Backend for Notes {
         Ok(())
     }
     fn rmw(&mut self, _: Rmw, _: W, _: (), _: ()) -> Result<(), ()> {
-        self.may_bail = true;
         Ok(())
     }
     fn cmpxchg(&mut self, _: W, _: (), _: (), _: ()) -> Result<(), ()> {
-        self.may_bail = true;
         Ok(())
     }
     fn fence(&mut self) {}
