@@ -24,6 +24,8 @@ export function counts(output: string): Counts | undefined {
     const key = kind === 'passed' || kind.startsWith('failure') ? 'passed' : kind === 'skipped' || kind === 'todo' ? 'skipped' : 'failed'
     sum[key] += Number(m[1]); seen = true
   }
+  // With failures ava's summary leaves out what passed.
+  if (seen && !/^\s*\d+ tests? passed$/m.test(output)) sum.passed += output.match(/^\s+✔ /gm)?.length ?? 0
   for (const m of output.matchAll(/^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm)) {
     sum.passed += Number(m[1]); sum.failed += Number(m[2]); sum.skipped += Number(m[3] ?? 0); seen = true
   }
