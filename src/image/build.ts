@@ -3,7 +3,7 @@ import { join, resolve, dirname } from 'node:path'
 import { writeErofs } from './erofs.ts'
 import { PREDICATE_TYPE, sign, signingKey, type Config, type Manifest, type Policy, type Program } from './manifest.ts'
 import { hashNative, readMegabinary } from './megabinary.ts'
-import { addBytes, addFile, checkOutput, createLayout, hashFile, MEDIA, ociConfig, publishLayout, writeIndex } from './oci.ts'
+import { addBytes, addFile, checkOutput, createLayout, hashFile, IMAGE_MANIFEST, MEDIA, ociConfig, publishLayout, writeIndex } from './oci.ts'
 import { findPrograms } from './programs.ts'
 import { Progress } from './progress.ts'
 import { writeTar, type Substitute } from './tar.ts'
@@ -102,9 +102,9 @@ function writeOci(layout: string, temp: string, root: Inode, config: Config, sub
   const blob = addFile(layout, layer, 'application/vnd.oci.image.layer.v1.tar')
   const configBlob = addBytes(layout, Buffer.from(JSON.stringify(ociConfig(config, [diffId]))), 'application/vnd.oci.image.config.v1+json')
   const manifest = addBytes(layout, Buffer.from(JSON.stringify({
-    schemaVersion: 2, mediaType: 'application/vnd.oci.image.manifest.v1+json', config: configBlob, layers: [blob],
+    schemaVersion: 2, mediaType: IMAGE_MANIFEST, config: configBlob, layers: [blob],
     annotations: Object.fromEntries(Object.entries(parts).map(([k, v]) => [`io.recompiler.${k}`, v])),
-  })), 'application/vnd.oci.image.manifest.v1+json')
+  })), IMAGE_MANIFEST)
   writeIndex(layout, manifest)
   return manifest.digest
 }

@@ -81,19 +81,20 @@ export function sign(manifest: Manifest, key: KeyPair): Envelope {
 
 /** The manifest in `bytes`, if one of `trusted` signed it; otherwise why not. */
 export function open(bytes: Buffer, trusted: readonly Uint8Array[]): Manifest | string {
-  let envelope: Envelope
+  let envelope: Envelope | null
   try {
-    envelope = JSON.parse(bytes.toString('utf8')) as Envelope
+    envelope = JSON.parse(bytes.toString('utf8')) as Envelope | null
   } catch {
     return 'the envelope is not JSON'
   }
-  if (envelope.payloadType !== PAYLOAD_TYPE || typeof envelope.payload !== 'string' || !Array.isArray(envelope.signatures)) {
+  if (envelope?.payloadType !== PAYLOAD_TYPE || typeof envelope.payload !== 'string' || !Array.isArray(envelope.signatures)) {
     return 'the envelope is not a DSSE envelope of an in-toto statement'
   }
   const payload = Buffer.from(envelope.payload, 'base64')
   if (payload.toString('base64') !== envelope.payload) return 'the payload is not canonical base64'
   const message = pae(PAYLOAD_TYPE, payload)
-  const good = envelope.signatures.some((s) => trusted.some((key) => {
+  const signatures: Envelope['signatures'] = envelope.signatures
+  const good = signatures.some((s) => trusted.some((key) => {
     try {
       return keyId(key) === s.keyid && sodium.crypto_sign_verify_detached(Buffer.from(s.sig, 'base64'), message, key)
     } catch {

@@ -17,6 +17,8 @@ export type Part = keyof typeof MEDIA
 
 export const LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
+export const IMAGE_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+
 export interface Descriptor { mediaType: string; digest: string; size: number; annotations?: Record<string, string> }
 
 /** SHA-256 of a file, hex. */
@@ -72,10 +74,10 @@ export const ociConfig = (c: Config, diffIds: readonly string[]): object => ({
 })
 
 /** index.json for one image manifest, named `ref`. */
-export const indexOf = ({ mediaType, digest, size }: Descriptor, ref: string): string => JSON.stringify({
+export const indexOf = ({ digest, size }: Descriptor, ref: string): string => JSON.stringify({
   schemaVersion: 2,
   mediaType: 'application/vnd.oci.image.index.v1+json',
-  manifests: [{ mediaType, digest, size, platform: { architecture: 'amd64', os: 'linux' }, annotations: { 'org.opencontainers.image.ref.name': ref } }],
+  manifests: [{ mediaType: IMAGE_MANIFEST, digest, size, platform: { architecture: 'amd64', os: 'linux' }, annotations: { 'org.opencontainers.image.ref.name': ref } }],
 })
 
 export function writeIndex(dir: string, manifest: Descriptor): void {

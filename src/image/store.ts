@@ -3,6 +3,7 @@
  *
  *   root          /var/lib/vkernel/images/NAME
  *   anyone else   ${XDG_DATA_HOME:-~/.local/share}/vkernel/images/NAME
+ *   $VKERNEL_IMAGES/NAME when that is set
  *
  * A `/` of a name is a `+` of the file's; the tag `latest` is left out. The client resolves names by
  * the same rule (native/client/src/store.rs).
@@ -14,6 +15,7 @@ import { openLayout } from './oci.ts'
 import { BuildError } from './tree.ts'
 
 export function storeDirectory(): string {
+  if (process.env['VKERNEL_IMAGES']) return process.env['VKERNEL_IMAGES']
   if (process.getuid!() === 0) return '/var/lib/vkernel/images'
   return join(process.env['XDG_DATA_HOME'] || join(homedir(), '.local/share'), 'vkernel', 'images')
 }

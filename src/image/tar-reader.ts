@@ -167,8 +167,8 @@ export function* readTar(archive: Extent, label: string): Generator<TarEntry> {
       const stated = meta ? number(header, 124, 12, 'size') : over.number('size', () => number(header, 124, 12, 'size'))
       const size = holdsData ? unsigned(stated, Number.MAX_SAFE_INTEGER, 'size') : Math.max(0, stated) * 0
       const off = at + BLOCK
-      if (off + size > end) throw new BuildError('the archive is truncated within the data')
       at = off + Math.ceil(size / BLOCK) * BLOCK
+      if (at > end) throw new BuildError('the archive is truncated within the data')
       if (meta) {
         if (size > MAX_META) throw new BuildError(`its extended header has ${size} bytes, more than ${MAX_META}`)
         const data = Buffer.alloc(size)

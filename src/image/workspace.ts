@@ -2,21 +2,23 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
+/** Directories in use; removed when the process ends before their builds do. */
+const live = new Set<string>()
+
+const removeAll = (): void => { for (const dir of live) rmSync(dir, { recursive: true, force: true }) }
+const interrupted = (signal: NodeJS.Signals): void => { process.exit(signal === 'SIGINT' ? 130 : 143) }
+
 /** Runs `use` with a fresh directory in `parent`; removes it, also when the process is ended by a signal. */
 export async function withWorkspace<T>(parent: string, use: (dir: string) => Promise<T>): Promise<T> {
   mkdirSync(parent, { recursive: true })
   const dir = mkdtempSync(join(parent, '.build-'))
-  const remove = (): void => { rmSync(dir, { recursive: true, force: true }) }
-  const interrupted = (signal: NodeJS.Signals): void => { process.exit(signal === 'SIGINT' ? 130 : 143) }
-  process.once('exit', remove)
-  process.once('SIGINT', interrupted)
-  process.once('SIGTERM', interrupted)
+  if (live.size === 0) process.on('exit', removeAll).on('SIGINT', interrupted).on('SIGTERM', interrupted)
+  live.add(dir)
   try {
     return await use(dir)
   } finally {
-    process.removeListener('exit', remove)
-    process.removeListener('SIGINT', interrupted)
-    process.removeListener('SIGTERM', interrupted)
-    remove()
+    live.delete(dir)
+    if (live.size === 0) process.off('exit', removeAll).off('SIGINT', interrupted).off('SIGTERM', interrupted)
+    rmSync(dir, { recursive: true, force: true })
   }
 }

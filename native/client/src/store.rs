@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where named images are: root's in /var/lib, anyone else's in the data directory.
+/// Where named images are: $VKERNEL_IMAGES; root's in /var/lib, anyone else's in the data directory.
 fn directory() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(dir) = set("VKERNEL_IMAGES") {
+        return dir;
+    }
     // SAFETY: getuid cannot fail.
     if unsafe { libc::getuid() } == 0 {
         return "/var/lib/vkernel/images".into();
     }
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").unwrap_or_else(|| set("HOME").unwrap_or_default().join(".local/share"));
     data.join("vkernel/images")
 }
