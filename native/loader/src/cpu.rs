@@ -203,7 +203,7 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
             from_code(&mut c, |ctx| {
-                let exit = interpreter(ctx.data_mut(), |i| i.one());
+                let exit = interpreter(ctx.data_mut(), true, |i| i.one());
                 if exit != Exit::Stop {
                     raise(ctx.data_mut(), exit);
                 }
@@ -276,9 +276,12 @@ fn follow_text(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn interpreter<R>(t: &mut Thread, f: impl FnOnce(&mut Interp<GuestText>) -> R) -> R {
-    let state = t.state();
-    f(&mut Interp::new(state, guest::base(), &GuestText, &mut t.cache))
+fn interpreter<R>(t: &mut Thread, single: bool, f: impl FnOnce(&mut Interp<GuestText>) -> R) -> R {
+    let (state, pc) = (t.state(), t.state().rip as u32);
+    let mut i = Interp::new(state, guest::base(), &GuestText, &mut t.cache);
+    let r = f(&mut i);
+    trace::interpreted(single, pc, i.executed);
+    r
 }
 
 /// Table slot of the translated function at `pc`.
@@ -322,7 +325,7 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             }
             continue;
         }
-        let exit = interpreter(ctx.data_mut(), |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
+        let exit = interpreter(ctx.data_mut(), false, |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
         match exit {
             Exit::Stop | Exit::Poll => {}
             Exit::Syscall => {

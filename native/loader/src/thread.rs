@@ -4,7 +4,7 @@
 use crate::cpu::{Thread, run_thread};
 use crate::errno::{EAGAIN, EINVAL, ENOSYS, EPERM, Errno, SysResult};
 use crate::signal::{self, LEAVE_SIGNAL, LEAVE_VALUE};
-use crate::{guest, image, process, ring};
+use crate::{guest, image, process, ring, trace};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -321,6 +321,7 @@ fn robust_list(t: &mut Thread) {
 
 pub fn exit_group(status: i32) -> ! {
     process::files().release_all();
+    trace::exit();
     // SAFETY: ends the process.
     unsafe {
         libc::syscall(libc::SYS_exit_group, status);

@@ -1,8 +1,10 @@
 //! What the loader says about a guest, off by default: the guest's stderr belongs to the guest.
 //! `VKERNEL_TRACE` in the zygote's environment turns it on: `fault` for what goes wrong, `syscall`
-//! for one strace-shaped line a call as well.
+//! for one strace-shaped line a call as well, `profile` for what ran in the interpreter, at exit.
 
 use crate::cpu::Thread;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
@@ -13,6 +15,7 @@ pub fn init() {
     let level = match std::env::var("VKERNEL_TRACE").as_deref() {
         Ok("fault") => 1,
         Ok("syscall") => 2,
+        Ok("profile") => 3,
         _ => 0,
     };
     LEVEL.store(level, Ordering::Relaxed);
@@ -30,7 +33,34 @@ pub fn on() -> bool {
 }
 
 pub fn calls() -> bool {
-    LEVEL.load(Ordering::Relaxed) > 1
+    LEVEL.load(Ordering::Relaxed) == 2
+}
+
+/// What ran in the interpreter: (from translated code, address it began at) → (times, instructions).
+static INTERPRETED: Mutex<BTreeMap<(bool, u32), (u64, u64)>> = Mutex::new(BTreeMap::new());
+
+/// Counts a stretch of interpretation that began at `pc`; `single`: an instruction that translated
+/// code leaves to the interpreter.
+pub fn interpreted(single: bool, pc: u32, instructions: u64) {
+    if LEVEL.load(Ordering::Relaxed) == 3 {
+        let mut all = INTERPRETED.lock().expect("not poisoned");
+        let e = all.entry((single, pc)).or_default();
+        e.0 += 1;
+        e.1 += instructions;
+    }
+}
+
+/// Tells the profile: at most 100 addresses, the most expensive first.
+pub fn exit() {
+    if LEVEL.load(Ordering::Relaxed) == 3 {
+        let all = INTERPRETED.lock().expect("not poisoned");
+        let mut list: Vec<_> = all.iter().collect();
+        list.sort_by_key(|(_, (_, n))| std::cmp::Reverse(*n));
+        line(&format!("interpreted {} instructions", all.values().map(|v| v.1).sum::<u64>()));
+        for ((single, pc), (times, n)) in list.into_iter().take(100) {
+            line(&format!("{} {pc:#x} {times} times, {n} instructions", if *single { "step" } else { "from" }));
+        }
+    }
 }
 
 pub fn line(text: &str) {

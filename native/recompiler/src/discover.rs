@@ -129,8 +129,10 @@ impl<'a> Program<'a> {
             let extent = Rc::new(extent);
             self.parts.extend(extent.iter().map(|(start, _)| (*start, extent.clone())));
         }
-        let parts = self.parts.iter().filter(|(start, extent)| extent[0].0 != **start && !called.contains(start));
-        self.fragments = parts.map(|(start, _)| *start).collect();
+        // A pointer to a part's start names a function, or is a computed goto's: parts are jumped to.
+        let jumped: BTreeSet<u64> = jumps.iter().map(|(_, to)| *to).collect();
+        let inner = |start: &u64| !called.contains(start) && jumped.contains(start);
+        self.fragments = self.parts.keys().copied().filter(inner).collect();
     }
 
     fn is_text(&self, pc: u64) -> bool {

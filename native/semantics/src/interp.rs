@@ -41,6 +41,8 @@ pub struct Interp<'a, T: Text> {
     pub text: &'a T,
     pub cache: &'a mut Cache,
     lazy: Option<Lazy<u64>>,
+    /// Instructions executed by this interpreter, for profiles.
+    pub executed: u64,
 }
 
 enum Step {
@@ -51,7 +53,7 @@ enum Step {
 
 impl<'a, T: Text> Interp<'a, T> {
     pub fn new(state: &'a mut CpuState, region: *mut u8, text: &'a T, cache: &'a mut Cache) -> Self {
-        Self { state, region, text, cache, lazy: None }
+        Self { state, region, text, cache, lazy: None, executed: 0 }
     }
 
     /// Runs from `rip` until a transfer of control arrives where `stop` says so, or an exit.
@@ -103,6 +105,7 @@ impl<'a, T: Text> Interp<'a, T> {
     }
 
     fn step(&mut self) -> Step {
+        self.executed += 1;
         let i = match self.fetch(self.state.rip as u32) {
             Ok(i) => i,
             Err(trap) => return Step::Exit(Exit::Trap(trap)),
