@@ -23,7 +23,7 @@ const verbs: Record<string, () => number | Promise<number>> = {
     const why = makeRootfs()
     if (why) fail(why)
     makeDebianImage()
-    must('comparing command lines with native Linux', node, [join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
+    must('comparing command lines with native Linux', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
     return 0
   },
   bench: () => {

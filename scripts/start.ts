@@ -3,11 +3,10 @@
  * programs through it next to the same programs run natively, shows a refusal, and cleans up.
  * Exits 0 only when everything came out as it should.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { startDaemon, stopDaemon, stopOnSignal, type Daemon } from './daemon.ts'
 import { makeImage } from './images.ts'
 import { root } from './stamp.ts'
 import { say } from './system.ts'
@@ -51,34 +50,6 @@ const factsOf = (programs: readonly string[]): string[] => [...programs, '/etc/l
   const st = existsSync(p) ? statSync(realpathSync(p)) : undefined
   return `${p} ${st?.size} ${st?.mtimeMs}`
 })
-
-interface Daemon { readonly child: ChildProcess; readonly dir: string; readonly socket: string; readonly audit: string; readonly log: string }
-
-/** A daemon with socket, state and audit file in a fresh directory; resolves when it listens. */
-async function startDaemon(): Promise<Daemon> {
-  const dir = mkdtempSync(join(tmpdir(), 'vkernel-start-'))
-  const [socket, audit, log] = [join(dir, 'sock'), join(dir, 'audit.jsonl'), join(dir, 'log')]
-  const out = openSync(log, 'a')
-  const child = spawn(join(root, 'bin/vkernel'), ['--socket', socket, '--state', join(dir, 'state'), '--audit', audit], { stdio: ['ignore', out, out] })
-  const daemon = { child, dir, socket, audit, log }
-  for (let waited = 0; waited < 10_000 && child.exitCode === null; waited += 20) {
-    if (readFileSync(log, 'utf8').includes('listening on')) return daemon
-    await sleep(20)
-  }
-  const text = readFileSync(log, 'utf8')
-  await stopDaemon(daemon)
-  throw new Error(`the daemon did not start:\n${text}`)
-}
-
-async function stopDaemon({ child, dir }: Daemon): Promise<void> {
-  if (child.exitCode === null && child.signalCode === null) {
-    const gone = new Promise((done) => child.once('exit', done))
-    child.kill('SIGTERM')
-    await Promise.race([gone, sleep(5000, undefined, { ref: false })])
-    child.kill('SIGKILL')
-  }
-  rmSync(dir, { recursive: true, force: true })
-}
 
 interface Outcome { readonly stdout: string; readonly stderr: string; readonly status: number | null; readonly ms: number }
 
@@ -126,8 +97,7 @@ export async function start(): Promise<number> {
   makeImage('start', `packing ${files.length} programs of this host and their libraries into build/images/start, and translating them`,
     ['--from-host', ...files], factsOf(files))
   const daemon = await startDaemon()
-  const interrupted = (): void => { void stopDaemon(daemon).then(() => process.exit(130)) }
-  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
+  stopOnSignal(daemon)
   let bad = 0, ran = 0
   try {
     console.log(`\nbuild/images/start: ${programs.size} programs of this host, translated; each command below runs in a container of its own.`)

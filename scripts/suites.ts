@@ -1,6 +1,7 @@
 /** The suites of `npm test`, `npm run test:long` and `npm run check`, in the order they run. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { repositoryFiles } from './files.ts'
 import { IMAGE, ROOTFS, makeDebianImage, makeRootfs } from './rootfs.ts'
 import { root } from './stamp.ts'
 import { find, need } from './system.ts'
@@ -42,19 +43,22 @@ function optionalPrograms(): undefined {
   need({ skopeo: 'skopeo', umoci: 'umoci', zstd: 'zstd', bwrap: 'bubblewrap' })
 }
 
+const longTests = (): string | undefined =>
+  repositoryFiles().some((f) => f.endsWith('.long.test.ts')) ? optionalPrograms() : 'there are no *.long.test.ts yet'
+
 export function suites(): Suite[] {
   return [
     { name: 'generated files', in: ['short', 'check'], command: node, args: ['scripts/gen.ts', '--check'], timeoutMinutes: 1 },
     { name: 'types', in: ['short', 'check'], command: node, args: ['node_modules/typescript/bin/tsc', '-p', '.'], timeoutMinutes: 5 },
     { name: 'eslint', in: ['short', 'check'], command: node, args: ['node_modules/eslint/bin/eslint.js', '.'], timeoutMinutes: 5 },
     { name: 'ava', in: ['short', 'check'], command: node, args: ['node_modules/ava/entrypoints/cli.mjs'], timeoutMinutes: 15, prepare: optionalPrograms },
-    { name: 'ava, long', in: ['long'], command: node, args: ['node_modules/ava/entrypoints/cli.mjs', '--config', 'ava.long.config.js'], timeoutMinutes: 60, prepare: optionalPrograms },
+    { name: 'ava, long', in: ['long'], command: node, args: ['node_modules/ava/entrypoints/cli.mjs', '--config', 'ava.long.config.js'], timeoutMinutes: 60, prepare: longTests },
     { name: 'rust format', in: ['check'], command: 'cargo', args: ['fmt', '--check'], cwd: 'native', timeoutMinutes: 2, prepare: () => component('fmt') },
     { name: 'clippy', in: ['check'], command: 'cargo', args: ['clippy', '--release', '--locked', '--all-targets', '--', '-D', 'warnings'], cwd: 'native', timeoutMinutes: 20, prepare: () => component('clippy') },
     ...rustCrates().map((crate): Suite => ({
       name: `rust: ${crate}`, in: ['short', 'check'], command: 'cargo',
       args: ['test', '--release', '--locked', '--quiet', '-p', `vkernel-${crate}`, '--', '--nocapture'], cwd: 'native', timeoutMinutes: 25,
     })),
-    { name: 'command lines against native Linux', in: ['short'], command: node, args: ['conformance/commands.ts', '--rootfs', ROOTFS, '--image', IMAGE], timeoutMinutes: 20, prepare: conformance },
+    { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', ROOTFS, '--image', IMAGE], timeoutMinutes: 20, prepare: conformance },
   ]
 }
