@@ -28,6 +28,7 @@ const RELEASE = 'native/target/release'
 export const crates: readonly Crate[] = [
   { folder: 'seccomp-notify', product: `${RELEASE}/libvkernel_seccomp_notify.so`, copy: 'build/addon.node' },
   { folder: 'client', product: `${RELEASE}/recompiler` },
+  { folder: 'stub', product: `${RELEASE}/vkernel-stub` },
   { folder: 'loader', product: `${RELEASE}/vkernel-loader` },
   { folder: 'recompiler', product: `${RELEASE}/vkernel-recompiler` },
 ]

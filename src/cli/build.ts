@@ -6,6 +6,7 @@ import { fromHost } from '../image/from-host.ts'
 import { Budget } from '../image/layers.ts'
 import type { Progress } from '../image/progress.ts'
 import { defaultConfig, readImage, type SourceKind } from '../image/source.ts'
+import { readStub } from '../image/stub.ts'
 import { checkName, nameImage, ownPath } from '../image/store.ts'
 import { BuildError, fromDirectory } from '../image/tree.ts'
 import { args, print } from './output.ts'
@@ -28,7 +29,7 @@ const options = {
   output: { type: 'string', short: 'o' }, tag: { type: 'string', short: 't' },
   rootfs: { type: 'string' }, 'from-host': { type: 'boolean' }, oci: { type: 'string' }, 'docker-archive': { type: 'string' }, image: { type: 'string' },
   exec: { type: 'string', default: 'path+digest' }, 'max-size': { type: 'string' },
-  'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' }, json: { type: 'boolean' },
+  'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' }, 'no-stubs': { type: 'boolean' }, json: { type: 'boolean' },
 } as const
 
 function chooseInput(values: Record<string, string | boolean | undefined>, positionals: readonly string[]): Reader {
@@ -59,6 +60,7 @@ export async function buildVerb(argv: string[]): Promise<number> {
   if (output && tag) checkName(tag)
   const result = await build(read, {
     out, policy: { exec: values.exec, egress: [] }, translate: !values['no-translate'],
+    ...(values['no-stubs'] ? {} : { stub: readStub() }),
     ...(values['no-cache'] ? {} : { cache: cacheDirectory() }),
   })
   if (output && tag) nameImage(tag, output)

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statfsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { storeDirectory } from '../image/store.ts'
+import { STUB } from '../image/stub.ts'
 import { RECOMPILER } from '../image/translate.ts'
 import { args, bytes, columns, print } from './output.ts'
 
@@ -74,7 +75,7 @@ function cgroupVersion(): 0 | 1 | 2 {
 export function doctorVerb(argv: string[]): number {
   const { values } = args('doctor', { args: argv, options: { json: { type: 'boolean' } } })
   const release = dirname(RECOMPILER)
-  const wanted = { recompiler: join(release, 'recompiler'), 'vkernel-loader': join(release, 'vkernel-loader'), 'vkernel-recompiler': RECOMPILER }
+  const wanted = { recompiler: join(release, 'recompiler'), 'vkernel-loader': join(release, 'vkernel-loader'), 'vkernel-recompiler': RECOMPILER, 'vkernel-stub': STUB }
   const missing = Object.entries(wanted).filter(([, path]) => !existsSync(path)).map(([name]) => name)
   const facts = missing.includes('recompiler') ? undefined : probe(wanted.recompiler)
   const unknown: Probe = { namespaces: 'not probed', landlock: 0, seccomp: false, userNotification: false, mdwe: false, mseal: false, memfd: false, ptmx: false, nofileHard: 0, pidfd: false }

@@ -30,6 +30,7 @@ images
       --max-size SIZE             refuse images that unpack to more (default 64G)
       --no-translate              interpret everything: a fast build, a slow image
       --no-cache                  translate everything anew
+      --no-stubs                  keep the executables themselves in the image's layer
   images                          names in the store
   rmi NAME...                     remove names
   verify IMAGE                    check signature, parts and contents; exit 1 when a check fails

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { pack, unpack } from 'msgpackr'
 import { ImageFs } from '../fs/imagefs.ts'
 import { openLayout } from '../image/oci.ts'
+import { findImage } from '../image/store.ts'
 import { openManifest } from '../image/verify.ts'
 import type { Manifest } from '../image/manifest.ts'
 import { addon } from '../native/addon.ts'
@@ -123,7 +124,8 @@ export class Zygote {
   static of(dir: string, loop: Loop, onEvent: (e: ZygoteEvent) => void, onDeath: (z: Zygote) => void): Zygote {
     let real: string
     try {
-      real = realpathSync(dir)
+      // A stub knows its image by the manifest's digest only.
+      real = realpathSync((/^sha256:[0-9a-f]{64}$/.test(dir) ? findImage(dir.slice(7)) : undefined) ?? dir)
       readFileSync(join(real, 'oci-layout'))
     } catch {
       throw new VkError('VK_ERR_NO_IMAGE', `there is no image at ${dir}`)

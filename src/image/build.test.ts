@@ -8,9 +8,11 @@ import { tinyElf } from './elf.fixture.ts'
 import { ErofsReader } from './erofs-reader.ts'
 import { fromHost } from './from-host.ts'
 import { openLayout } from './oci.ts'
+import { peek } from './manifest.ts'
 import { Progress } from './progress.ts'
 import { defaultConfig } from './source.ts'
 import { BuildError, entries, fromDirectory, readExtent, type Inode } from './tree.ts'
+import { verify } from './verify.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'vkernel-build-'))
 process.env['VKERNEL_KEYS'] = join(base, 'keys')
@@ -66,7 +68,6 @@ test('a large directory, devices and times before 1970 survive image.erofs and t
   const out = join(base, 'large-image')
   await make(() => root, out)
   t.deepEqual(list(new ErofsReader(openLayout(out).erofs.path).tree()), list(root))
-  const { verify } = await import('./verify.ts')
   t.deepEqual(verify(out).filter((c) => !c.ok), [], 'the layer holds the same')
 })
 
@@ -103,16 +104,13 @@ test('what cannot run is refused with the reason; the rest is built', async (t) 
 
 test('stubs stand for executables in the layer only', async (t) => {
   const out = join(base, 'stubbed')
-  const seen: string[] = []
   await build(() => ({ root: fromDirectory(rootfs(join(base, 'stub-rootfs'))), config: defaultConfig }), {
     out, policy: { exec: 'path+digest', egress: [] }, translate: false, progress: quiet,
-    stubs: (digest, programs) => {
-      t.regex(digest, /^sha256:[0-9a-f]{64}$/)
-      const paths = new Set(programs.map((p) => p.path))
-      return (path) => { if (!paths.has(path)) return undefined; seen.push(path); return Buffer.from('stub') }
-    },
+    stub: Buffer.from('stub'),
   })
-  t.deepEqual(seen, ['/bin/script', '/bin/tiny'], 'a hard link of one that has a stub is a link to it')
+  const { manifest } = peek(readFileSync(openLayout(out).manifest.path))
+  t.deepEqual(manifest.predicate.stub?.paths, ['/bin/script', '/bin/tiny'], 'a hard link of one that has a stub is a link to it')
+  t.deepEqual(verify(out).filter((c) => !c.ok), [])
   const tree = new ErofsReader(openLayout(out).erofs.path).tree()
   t.deepEqual(readExtent(tree.children!.get('bin')!.children!.get('tiny')!.source!), tinyElf())
 })

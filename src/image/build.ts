@@ -1,18 +1,17 @@
 /** `recompiler build`: root file system → image.erofs + megabinary + signed manifest in an OCI layout. */
+import { createHash } from 'node:crypto'
 import { join, resolve, dirname } from 'node:path'
 import { writeErofs } from './erofs.ts'
 import { PREDICATE_TYPE, sign, signingKey, type Config, type Manifest, type Policy, type Program } from './manifest.ts'
-import { hashNative, readMegabinary } from './megabinary.ts'
+import { hashNative, readMegabinary, type Megabinary } from './megabinary.ts'
 import { addBytes, addFile, checkOutput, createLayout, hashFile, IMAGE_MANIFEST, MEDIA, ociConfig, publishLayout, writeIndex } from './oci.ts'
-import { findPrograms } from './programs.ts'
+import { findPrograms, type Found } from './programs.ts'
 import { Progress } from './progress.ts'
+import { stubFor } from './stub.ts'
 import { writeTar, type Substitute } from './tar.ts'
 import { translate } from './translate.ts'
 import type { Inode } from './tree.ts'
 import { withWorkspace } from './workspace.ts'
-
-/** Makes what stands for each executable in the image's layer, given the digest of the signed manifest. */
-export type StubMaker = (manifestDigest: string, programs: readonly Program[]) => Substitute
 
 export interface BuildOptions {
   /** The layout's directory; one that is there is replaced when the build has succeeded. */
@@ -24,8 +23,8 @@ export interface BuildOptions {
   readonly cache?: string
   /** Interpret everything: a build in seconds, for tests of everything but speed. */
   readonly translate: boolean
-  /** None: the layer keeps the executables as they are. */
-  readonly stubs?: StubMaker
+  /** What executables are in the image's layer (readStub); none: the layer keeps them as they are. */
+  readonly stub?: Buffer
   readonly progress?: Progress
 }
 
@@ -71,6 +70,9 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
   const mega = readMegabinary(megaFile)
   const native = Object.fromEntries(mega.entries.map((e) => [e.sha256, hashNative(mega, e)]))
 
+  const { stub } = options
+  const executables = stub ? executablesOf(found, mega) : new Map<Inode, Found>()
+
   progress.stage('image', 3)
   const erofsBlob = addFile(layout, erofs, MEDIA.erofs)
   progress.step()
@@ -84,18 +86,31 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
       ...programs.map((p) => ({ name: p.path, digest: { sha256: p.sha256 } })),
     ],
     predicateType: PREDICATE_TYPE,
-    predicate: { abi: mega.abiVersion, target: 'x86_64-linux', version: 1, policy: options.policy, programs, config, native },
+    predicate: { abi: mega.abiVersion, target: 'x86_64-linux', version: 1, policy: options.policy, programs, config, native,
+      ...(stub ? { stub: { sha256: createHash('sha256').update(stub).digest('hex'), paths: [...executables.values()].map((f) => f.path) } } : {}) },
   }
   const manifestBlob = addBytes(layout, Buffer.from(JSON.stringify(sign(manifest, signingKey()))), MEDIA.manifest)
-  const digest = writeOci(layout, temp, root, config, options.stubs?.(manifestBlob.digest, programs), {
+  const substitute = (path: string, node: Inode): Buffer | undefined => {
+    const f = executables.get(node)
+    return f && stub ? stubFor(stub, path, manifestBlob.digest.slice(7), f.sha256) : undefined
+  }
+  const digest = writeOci(layout, temp, root, config, substitute, {
     erofs: erofsBlob.digest, megabinary: megaBlob.digest, manifest: manifestBlob.digest,
   })
   progress.step()
   return { digest, programs: programs.length, elfs, refused: [...foreign, ...refused.values()] }
 }
 
+/** Programs that are started, not loaded: scripts, and ELF files that are no library. By inode, with their first name. */
+function executablesOf(found: readonly Found[], mega: Megabinary): Map<Inode, Found> {
+  const libraries = new Set(mega.entries.filter((e) => e.kind === 'lib').map((e) => e.sha256))
+  const executables = new Map<Inode, Found>()
+  for (const f of found) if (!libraries.has(f.sha256) && !executables.has(f.node)) executables.set(f.node, f)
+  return executables
+}
+
 /** The ordinary image around the parts: config, one layer, annotations. */
-function writeOci(layout: string, temp: string, root: Inode, config: Config, substitute: Substitute | undefined, parts: Record<'erofs' | 'megabinary' | 'manifest', string>): string {
+function writeOci(layout: string, temp: string, root: Inode, config: Config, substitute: Substitute, parts: Record<'erofs' | 'megabinary' | 'manifest', string>): string {
   const layer = join(temp, 'layer.tar')
   writeTar(root, layer, substitute)
   const diffId = `sha256:${hashFile(layer)}`

@@ -52,6 +52,8 @@ export interface Manifest {
     readonly config: Config
     /** By an ELF's SHA-256: SHA-256 of its dispatch map and native code in the megabinary (hashNative). */
     readonly native: Readonly<Record<string, string>>
+    /** What stands for executables in the image's layer: SHA-256 of the stub itself, and where they are. */
+    readonly stub?: { readonly sha256: string; readonly paths: readonly string[] }
   }
 }
 

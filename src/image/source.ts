@@ -144,6 +144,7 @@ function pickManifest(store: Store, index: Record<string, unknown>, ref: string 
 
 async function fromOci(store: Store, ref: string | undefined, temp: string, budget: Budget, progress: Progress): Promise<SourceImage> {
   const manifest = pickManifest(store, json(store, 'index.json', 'the index'), ref)
+  if (Object.keys(manifest['annotations'] ?? {}).some((k) => k.startsWith('io.recompiler.'))) throw new BuildError(`${store.name} was built by recompiler: its programs are stubs; build from the original image`)
   const config = (manifest['config'] ?? {}) as Record<string, unknown>
   const document = json(store, blobName(config['digest'], 'the configuration'), 'the configuration', config['digest'] as string)
   const layers = list(manifest['layers'], 'the list of layers').map((d, n): Blob => {

@@ -81,6 +81,11 @@ export function checkName(name: string, store = storeDirectory()): void {
   if (there && !there.isSymbolicLink()) throw new BuildError(`${name} is an image of the store already; \`recompiler rmi ${name}\` removes it`)
 }
 
+/** The named image whose signed manifest has this SHA-256 (hex), if any: what a stub asks for. */
+export function findImage(digest: string, store = storeDirectory()): string | undefined {
+  return listImages(store).find((i) => i.digest === digest)?.dir
+}
+
 /** Makes `name` stand for the layout in `dir`. */
 export function nameImage(name: string, dir: string, store = storeDirectory()): void {
   checkName(name, store)

@@ -1,16 +1,18 @@
 import test from 'ava'
 import { createHash } from 'node:crypto'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build } from './build.ts'
 import { tinyElf } from './elf.fixture.ts'
 import { ErofsReader } from './erofs-reader.ts'
-import { signingKey } from './manifest.ts'
+import { checkLayer } from './layer-check.ts'
+import { peek, signingKey } from './manifest.ts'
 import { readMegabinary } from './megabinary.ts'
 import { openLayout } from './oci.ts'
 import { Progress } from './progress.ts'
 import { defaultConfig } from './source.ts'
+import { stubFor } from './stub.ts'
 import { tar } from './tar.fixture.ts'
 import { fromDirectory } from './tree.ts'
 import { verify, type Check } from './verify.ts'
@@ -146,6 +148,33 @@ test('another layer under right digests', (t) => {
     Object.assign(m.config, put(JSON.stringify(config)))
   })
   t.deepEqual(checks.map((c) => c.part), ['layer against image.erofs'])
+})
+
+test('an executable without its stub, by a hard link taken apart', async (t) => {
+  const rootfs = join(base, 'linked')
+  mkdirSync(rootfs)
+  writeFileSync(join(rootfs, 'a'), tinyElf(), { mode: 0o755 })
+  linkSync(join(rootfs, 'a'), join(rootfs, 'b'))
+  for (const path of ['a', '.']) utimesSync(join(rootfs, path), 0, 0)
+  const dir = join(base, 'linked-image')
+  await build(() => ({ root: fromDirectory(rootfs), config: defaultConfig }), {
+    out: dir, policy: { exec: 'path+digest', egress: [] }, translate: false, stub: Buffer.from('stub'), progress: new Progress({ write: () => true }) })
+  t.deepEqual(failed(dir), [])
+  const m = manifest(dir), st = statSync(join(rootfs, 'a')), { mode } = statSync(rootfs)
+  const stub = stubFor(Buffer.from('stub'), '/a', openLayout(dir).manifest.digest, createHash('sha256').update(tinyElf()).digest('hex'))
+  const own = { uid: st.uid, gid: st.gid, mode: 0o755 }
+  const check = (layer: Buffer): string | undefined => {
+    const file = join(base, 'forged.tar')
+    writeFileSync(file, layer)
+    return checkLayer(file, new ErofsReader(openLayout(dir).erofs.path).tree(), peek(readFileSync(openLayout(dir).manifest.path)).manifest, openLayout(dir).manifest.digest)
+  }
+  const root = { name: './', uid: st.uid, gid: st.gid, mode: mode & 0o7777 }
+  t.is(check(tar(root, { name: 'a', data: stub, ...own }, { name: 'b', type: '1', link: 'a' })), undefined)
+  t.is(check(tar(root, { name: 'a', data: stub, ...own }, { name: 'b', data: tinyElf(), ...own })), '/b is not linked as in image.erofs')
+  t.is(check(tar(root, { name: 'a', data: tinyElf(), ...own }, { name: 'b', type: '1', link: 'a' })), '/a is not the stub that the manifest names')
+  const other = stubFor(Buffer.from('stub'), '/c', openLayout(dir).manifest.digest, createHash('sha256').update(tinyElf()).digest('hex'))
+  t.is(check(tar(root, { name: 'a', data: other, ...own }, { name: 'b', type: '1', link: 'a' })), '/a is a stub for something else')
+  t.is(m.layers.length, 1)
 })
 
 test('another configuration under right digests', (t) => {

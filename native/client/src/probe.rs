@@ -6,8 +6,13 @@ const SYS_MSEAL: i64 = 462;
 const PR_GET_MDWE: i32 = 66;
 const SECCOMP_GET_ACTION_AVAIL: i64 = 2;
 
-const NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
 
 /// Makes the namespaces of a container in a child and maps an id there; the reason when it fails.
 fn namespaces() -> Option<String> {
@@ -25,7 +30,9 @@ fn namespaces() -> Option<String> {
             } else {
                 let write = |file: &str, text: String| std::fs::write(file, text).map_err(|e| format!("{file}: {e}"));
                 let _ = write("/proc/self/setgroups", "deny".into());
-                write("/proc/self/uid_map", format!("0 {uid} 1")).and_then(|()| write("/proc/self/gid_map", format!("0 {gid} 1"))).err()
+                write("/proc/self/uid_map", format!("0 {uid} 1"))
+                    .and_then(|()| write("/proc/self/gid_map", format!("0 {gid} 1")))
+                    .err()
             };
             let text = tried.unwrap_or_default();
             libc::write(pipe[1], text.as_ptr().cast(), text.len());

@@ -20,7 +20,11 @@ fn directory() -> PathBuf {
 fn file_name(name: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
     let first = name.chars().next()?;
-    if name.len() > 200 || !name.chars().all(fits) || !(first.is_ascii_lowercase() || first.is_ascii_digit()) || name.contains("..") {
+    if name.len() > 200
+        || !name.chars().all(fits)
+        || !(first.is_ascii_lowercase() || first.is_ascii_digit())
+        || name.contains("..")
+    {
         return None;
     }
     Some(name.strip_suffix(":latest").unwrap_or(name).replace('/', "+"))
@@ -31,7 +35,12 @@ fn resolve_in(store: &Path, image: &str) -> Result<PathBuf, String> {
         return std::path::absolute(image).map_err(|e| format!("{image}: {e}"));
     }
     let named = file_name(image).map(|f| store.join(f)).filter(|p| p.is_dir());
-    named.ok_or_else(|| format!("there is no image {image}: no such directory, and no such name in {}; `recompiler images` lists the names", store.display()))
+    named.ok_or_else(|| {
+        format!(
+            "there is no image {image}: no such directory, and no such name in {}; `recompiler images` lists the names",
+            store.display()
+        )
+    })
 }
 
 /// The layout that an argument means: a directory that exists, otherwise a name in the store.
