@@ -66,7 +66,9 @@ function programChecks(erofs: string, m: Manifest): Check[] {
 function nativeChecks(path: string, m: Manifest): Check[] {
   try {
     const mega = readMegabinary(path)
-    const checks: Check[] = checkMegabinary(mega).map((why) => ({ part: 'megabinary index', ok: false, why }))
+    const problems = checkMegabinary(mega)
+    if (mega.abiVersion !== m.predicate.abi) problems.push(`it is of version ${mega.abiVersion}, the manifest says ${m.predicate.abi}`)
+    const checks: Check[] = problems.map((why) => ({ part: 'megabinary index', ok: false, why }))
     if (checks.length) return checks
     const { native, programs } = m.predicate
     const name = (sha256: string): string => `native code of ${programs.find((p) => p.sha256 === sha256)?.path ?? sha256}`
