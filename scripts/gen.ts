@@ -18,7 +18,8 @@ const head = (from: string): string =>
 
 function ringRs(): string {
   const type = (name: string): string =>
-    /^(HIDDEN_FD_BASE|FIFO_NO_READER)$/.test(name) ? 'i32'
+    /^(HIDDEN_FD_BASE|FIFO_NO_READER|ASK_WITH_FD)$/.test(name) ? 'i32'
+      : name === 'FD_LINK' ? 'i64'
       : /^(WORD_|GRANT_(?!SIZE)|RING_MAGIC|RING_VERSION|ROOT_NODE)/.test(name) ? 'u32' : 'usize'
   const lines = Object.entries(ring).map(([name, value]) => `pub const ${name}: ${type(name)} = 0x${Number(value).toString(16)};`)
   return head('src/abi/ring.ts') + lines.join('\n') + '\n'

@@ -43,3 +43,7 @@ export const HIDDEN_FD_BASE = 4064
 export const ROOT_NODE = 1
 /** "errno" of an open of a FIFO for writing that nobody has open for reading: ask again soon. */
 export const FIFO_NO_READER = 512
+/** readlink of /proc/self/fd/N answers this plus N: only the loader knows what the descriptor is. */
+export const FD_LINK = 0x4000_0000
+/** "errno" of execve and getdents64: ask again with the descriptors that only the loader knows. */
+export const ASK_WITH_FD = 513

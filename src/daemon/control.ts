@@ -1,31 +1,60 @@
 /** The control socket: length-prefixed msgpack frames, SO_PEERCRED checked, stdio by SCM_RIGHTS. */
-import { closeSync } from 'node:fs'
-import { Packr, unpack } from 'msgpackr'
+import { closeSync, openSync } from 'node:fs'
 import { addon } from '../native/addon.ts'
 import { VkError } from './errors.ts'
+import { decode, frame, listOf, MAX_FRAME, textOf } from './frames.ts'
 import type { Loop } from './loop.ts'
-import type { Job, Runtime } from './runtime.ts'
+import type { Job, Result, Runtime } from './runtime.ts'
+import type { Mount, StartRequest } from './start.ts'
 
 export const PROTOCOL_VERSION = 1
-const MAX_FRAME = 1 << 20
-const packr = new Packr({ useRecords: false })
+/** Descriptors that a client may have on the way. */
+const MAX_FDS = 8
+const MAX_MOUNTS = 64
 
-interface Message {
-  type: string
-  version?: number
-  image?: string; path?: string; argv?: (string | Buffer)[]; env?: (string | Buffer)[]; cwd?: string; user?: string; tty?: boolean
-  detachOnClose?: boolean
-  container?: string
-  signo?: number
+type Message = Record<string, unknown>
+
+const wrong = (field: string): VkError => new VkError('VK_ERR_PROTOCOL', `the field ${field} is not what it should be`)
+
+function optional<T>(field: string, v: unknown, read: (v: unknown) => T | undefined): T | undefined {
+  if (v === undefined || v === null) return undefined
+  const r = read(v)
+  if (r === undefined) throw wrong(field)
+  return r
 }
 
-const bytes = (list: unknown): Buffer[] =>
-  Array.isArray(list) && list.length <= 65_536 ? list.map((v) => (Buffer.isBuffer(v) ? v : Buffer.from(String(v)))) : []
+const text = (m: Message, field: string): string | undefined => optional(field, m[field], textOf)
+
+function needed(m: Message, field: string): string {
+  const v = text(m, field)
+  if (v === undefined) throw wrong(field)
+  return v
+}
+
+function list(m: Message, field: string): Buffer[] {
+  const v = listOf(m[field])
+  if (!v) throw wrong(field)
+  return v
+}
+
+function mountsOf(m: Message): Mount[] {
+  const v = m['mounts'] ?? []
+  if (!Array.isArray(v) || v.length > MAX_MOUNTS) throw wrong('mounts')
+  return (v as unknown[]).map((item) => {
+    if (typeof item !== 'object' || item === null) throw wrong('mounts')
+    const o = item as Message
+    return { host: text(o, 'host') ?? '', guest: needed(o, 'guest'), readonly: o['ro'] === true, tmpfs: o['tmpfs'] === true }
+  })
+}
+
+const startOf = (m: Message): StartRequest => ({
+  path: text(m, 'path') || undefined, argv: list(m, 'argv'), env: list(m, 'env'), cwd: text(m, 'cwd'), user: text(m, 'user'), tty: m['tty'] === true,
+})
 
 /** One client. */
 class Session {
   private input: Buffer = Buffer.alloc(0)
-  private fds: number[] = []
+  private readonly fds: number[] = []
   private job: Job | undefined
   private greeted = false
   private detach = false
@@ -43,81 +72,131 @@ class Session {
     this.unwatch = loop.watch(fd, () => this.readable())
   }
 
+  /** A client that does not read is given up: nothing waits for it. */
   private send(message: object): void {
     if (this.closed) return
-    const body = packr.pack(message)
-    const frame = Buffer.alloc(4 + body.length)
-    frame.writeUInt32LE(body.length)
-    body.copy(frame, 4)
-    if (addon.send(this.fd, frame, []) !== frame.length) this.close()
+    const bytes = frame(message)
+    if (addon.send(this.fd, bytes, []) !== bytes.length) this.close()
   }
 
   private readable(): void {
     const p = addon.receive(this.fd, 65_536)
     if (p.error === -11) return
-    if (p.error || p.data.length === 0) return this.close()
     this.fds.push(...p.fds)
-    this.input = Buffer.concat([this.input, p.data])
+    if (p.error || p.data.length === 0 || this.fds.length > MAX_FDS) return this.close()
+    this.input = this.input.length === 0 ? p.data : Buffer.concat([this.input, p.data])
     while (!this.closed && this.input.length >= 4) {
       const len = this.input.readUInt32LE(0)
-      if (len > MAX_FRAME || this.fds.length > 16) return this.close()
+      if (len > MAX_FRAME) return this.close()
       if (this.input.length < 4 + len) return
       const body = this.input.subarray(4, 4 + len)
       this.input = this.input.subarray(4 + len)
-      try {
-        this.handle(unpack(body) as Message)
-      } catch (e) {
-        const known = e instanceof VkError ? e : new VkError('VK_ERR_PROTOCOL', `the request failed: ${(e as Error).message}`)
-        this.send({ type: 'error', code: known.code, message: known.message, hint: known.hint, status: known.status })
-      }
+      this.answer(body)
     }
+  }
+
+  private answer(body: Buffer): void {
+    try {
+      const m = decode(body)
+      if (!m) throw new VkError('VK_ERR_PROTOCOL', 'a frame is not a msgpack map of plain values')
+      this.handle(m)
+    } catch (e) {
+      const known = e instanceof VkError ? e : new VkError('VK_ERR_SPAWN', `the request failed: ${(e as Error).message}`)
+      if (known !== e) process.stderr.write(`vkernel: a request failed: ${(e as Error).stack}\n`)
+      this.send({ type: 'error', code: known.code, message: known.message, hint: known.hint, status: known.status })
+      if (!this.greeted) this.close()
+    } finally {
+      // Descriptors belong to the frame they came with.
+      if (this.closed || this.input.length === 0) this.dropFds()
+    }
+  }
+
+  private dropFds(): void {
+    for (const fd of this.fds.splice(0)) closeSync(fd)
   }
 
   private handle(m: Message): void {
     if (!this.greeted) {
-      if (m.type !== 'hello' || m.version !== PROTOCOL_VERSION) {
+      if (m['type'] !== 'hello' || m['version'] !== PROTOCOL_VERSION) {
         throw new VkError('VK_ERR_PROTOCOL', `the first message must be hello of version ${PROTOCOL_VERSION}`)
       }
       this.greeted = true
-      this.send({ type: 'hello', version: PROTOCOL_VERSION, daemon: 'vkernel 0.1.0', pid: process.pid, capabilities: ['run', 'exec', 'ps', 'audit'] })
+      this.send({
+        type: 'hello', version: PROTOCOL_VERSION, daemon: 'vkernel 0.1.0', pid: process.pid,
+        capabilities: ['run', 'exec', 'detach', 'mounts', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'shutdown'],
+      })
       return
     }
-    switch (m.type) {
+    const { runtime } = this
+    switch (m['type']) {
       case 'run': case 'exec': return this.start(m)
-      case 'signal':
-        if (this.job && Number.isInteger(m.signo) && m.signo! > 0 && m.signo! <= 64) this.runtime.signal(this.job, m.signo!)
+      case 'signal': {
+        const signo = m['signo']
+        if (this.job && typeof signo === 'number' && Number.isInteger(signo) && signo > 0 && signo <= 64) runtime.signal(this.job, signo)
         return
+      }
       case 'ps':
-        return this.send({ type: 'ps', containers: [...this.runtime.running.values()].map((r) => ({
-          id: r.container.id, image: r.image, pid: r.pid, tasks: r.container.tasks.size, startedAt: r.startedAt })) })
+        return this.send({ type: 'ps', containers: [...runtime.entries.values()].flatMap((e) => {
+          const r = runtime.running.get(e.id)
+          if (!r && m['all'] !== true) return []
+          return [{
+            id: e.id, name: e.name ?? '', image: e.image, pid: r?.pid ?? 0, tasks: r?.container.tasks.size ?? 0, startedAt: e.startedAt,
+            ...(e.result ? { code: e.result.code } : {}),
+          }]
+        }) })
+      case 'logs': {
+        const entry = runtime.find(needed(m, 'container'))
+        if (!entry.log) throw new VkError('VK_ERR_NO_CONTAINER', 'only a detached container (-d) has a log')
+        const fd = openSync(entry.log, 'r')
+        const bytes = frame({ type: 'logs' })
+        const sent = addon.send(this.fd, bytes, [fd])
+        closeSync(fd)
+        if (sent !== bytes.length) this.close()
+        return
+      }
+      case 'stop': {
+        const ms = m['timeoutMs']
+        return runtime.stopContainer(needed(m, 'container'), typeof ms === 'number' && ms >= 0 && ms <= 3_600_000 ? ms : 10_000, (r) => this.ended(r))
+      }
+      case 'wait': return runtime.wait(needed(m, 'container'), (r) => this.ended(r))
+      case 'rm':
+        runtime.remove(runtime.find(needed(m, 'container')))
+        return this.send({ type: 'rm' })
       case 'audit':
-        return this.send({ type: 'audit', file: this.runtime.audit.file, records: this.runtime.audit.recent })
+        return this.send({ type: 'audit', file: runtime.audit.file, head: runtime.audit.checkpoint, records: runtime.audit.recent.slice(-100) })
       case 'shutdown':
         this.send({ type: 'shutdown' })
         process.kill(process.pid, 'SIGTERM')
         return
       default:
-        throw new VkError('VK_ERR_PROTOCOL', `no message ${m.type}`)
+        throw new VkError('VK_ERR_PROTOCOL', `no message ${String(m['type']).slice(0, 64)}`)
     }
   }
 
+  private ended(result: Result): void {
+    this.send({ type: 'exit', ...result })
+  }
+
   private start(m: Message): void {
+    const detached = m['type'] === 'run' && m['detached'] === true
     const stdio = this.fds.splice(0, 3)
     try {
-      if (stdio.length !== 3 || this.job) throw new VkError('VK_ERR_PROTOCOL', 'run needs stdin, stdout and stderr, once a connection')
-      this.detach = m.detachOnClose === true
-      const request = {
-        image: String(m.image ?? ''), path: String(m.path ?? ''), argv: bytes(m.argv), env: bytes(m.env), cwd: m.cwd || '/', user: m.user || '0',
-        tty: m.tty === true, stdio,
-      }
+      if (stdio.length !== (detached ? 0 : 3) || this.job) throw new VkError('VK_ERR_PROTOCOL', 'run needs stdin, stdout and stderr, once a connection')
+      const request = startOf(m)
+      if (detached && request.tty) throw new VkError('VK_ERR_PROTOCOL', 'a detached container has no terminal: -d or -t')
+      this.detach = detached || m['detachOnClose'] === true
       const callbacks: Pick<Job, 'started' | 'ended'> = {
-        started: (pid) => this.send({ type: 'started', container: this.job?.running.container.id ?? '', pid }),
+        started: (pid) => this.send({ type: 'started', container: this.job?.running.entry.id ?? '', pid }),
         ended: (result) => {
           this.job = undefined
-          this.send({ type: 'exit', ...result })
+          this.ended(result)
         },
       }
-      this.job = m.type === 'run' ? this.runtime.run(request, callbacks) : this.runtime.exec(String(m.container), request, callbacks)
+      this.job = m['type'] === 'exec'
+        ? this.runtime.exec(needed(m, 'container'), request, stdio, callbacks)
+        : this.runtime.run({
+          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m),
+        }, callbacks)
     } finally {
       for (const fd of stdio) closeSync(fd)
     }
@@ -128,19 +207,31 @@ class Session {
     this.closed = true
     this.unwatch()
     closeSync(this.fd)
-    for (const fd of this.fds) closeSync(fd)
+    this.dropFds()
     // A client that is gone takes its process with it, unless it asked otherwise.
     if (this.job && !this.detach) this.runtime.signal(this.job, 9)
   }
 }
 
+/** A descriptor kept for the moment when there are none left: a client is then told so by a closed connection. */
+const reserve = (): number => openSync('/dev/null', 'r')
+
 /** Listens on `path` for this user's (or root's) clients. */
 export function listen(path: string, loop: Loop, runtime: Runtime): void {
   const listener = addon.listenUnix(path)
   if (listener < 0) throw new Error(`cannot listen on ${path}: errno ${-listener}`)
+  let spare = reserve()
   loop.watch(listener, () => {
     for (;;) {
       const c = addon.acceptUnix(listener)
+      if (c.fd === -24 || c.fd === -23) {
+        // EMFILE, ENFILE: the connection would wake the loop for ever.
+        closeSync(spare)
+        const refused = addon.acceptUnix(listener)
+        if (refused.fd >= 0) closeSync(refused.fd)
+        spare = reserve()
+        return
+      }
       if (c.fd < 0) return
       if (c.uid !== process.getuid!() && c.uid !== 0) closeSync(c.fd)
       else new Session(c.fd, loop, runtime)

@@ -1,45 +1,46 @@
 /** The daemon's boot order. */
-import { existsSync, mkdirSync, rmSync, unlinkSync } from 'node:fs'
-import { createConnection } from 'node:net'
-import { dirname, join } from 'node:path'
+import { mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { Audit } from '../policy/audit.ts'
-import { readConfig } from './config.ts'
+import { lock, privateDirectory, privateParent, readConfig } from './config.ts'
 import { listen } from './control.ts'
 import { Loop } from './loop.ts'
 import { Runtime } from './runtime.ts'
 
-/** True when a daemon answers on `path`. */
-const answers = (path: string): Promise<boolean> => new Promise((done) => {
-  const c = createConnection(path)
-  c.on('connect', () => { c.destroy(); done(true) })
-  c.on('error', () => done(false))
-})
-
-const config = readConfig(process.argv.slice(2))
-mkdirSync(dirname(config.socket), { recursive: true, mode: 0o700 })
-if (existsSync(config.socket)) {
-  if (await answers(config.socket)) {
-    process.stderr.write(`vkernel: a daemon is already listening on ${config.socket}\n`)
-    process.exit(1)
+function boot(): void {
+  // Who this daemon is.
+  const config = readConfig(process.argv.slice(2))
+  // One daemon a socket and a state directory; locks end with their process, however it ends.
+  privateParent(config.socket)
+  lock(`${config.socket}.lock`, `a daemon is already listening on ${config.socket}`)
+  privateDirectory(config.state)
+  lock(join(config.state, 'lock'), `the state directory ${config.state} is another daemon's; give --state`)
+  // What a killed daemon left behind: its socket, and contents of containers that ended with it.
+  rmSync(config.socket, { force: true })
+  for (const dir of ['containers', 'logs']) rmSync(join(config.state, dir), { recursive: true, force: true })
+  mkdirSync(join(config.state, 'containers'), { mode: 0o700 })
+  mkdirSync(join(config.state, 'logs'), { mode: 0o700 })
+  // Nothing starts without a log of what was refused.
+  const audit = new Audit(config.audit)
+  const loop = new Loop()
+  const runtime = new Runtime(loop, config.state, audit)
+  listen(config.socket, loop, runtime)
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      loop.stop()
+      runtime.stop()
+      rmSync(config.socket, { force: true })
+      process.exit(0)
+    })
   }
-  unlinkSync(config.socket)
+  process.on('SIGHUP', () => {})
+  process.stderr.write(`vkernel: listening on ${config.socket}\n`)
+  loop.start()
 }
-// What a killed daemon left behind: contents of containers that ended with it.
-rmSync(join(config.state, 'containers'), { recursive: true, force: true })
-mkdirSync(config.state, { recursive: true, mode: 0o700 })
 
-const audit = new Audit(config.audit)
-const loop = new Loop()
-const runtime = new Runtime(loop, config.state, audit)
-listen(config.socket, loop, runtime)
-
-for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  process.on(signal, () => {
-    loop.stop()
-    runtime.stop()
-    rmSync(config.socket, { force: true })
-    process.exit(0)
-  })
+try {
+  boot()
+} catch (e) {
+  process.stderr.write(`vkernel: ${(e as Error).message}\n`)
+  process.exit(1)
 }
-process.stderr.write(`vkernel: listening on ${config.socket}\n`)
-loop.start()

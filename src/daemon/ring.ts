@@ -1,6 +1,6 @@
 /**
- * Consumer side of a container's request ring (docs/abi.md). Every byte is hostile: a slot is taken
- * once, its window copied once, and only the copies are looked at.
+ * Consumer side of a container's request ring (docs/abi.md). Every byte is hostile: a slot's word and
+ * arguments are taken once, and only the copies are looked at.
  */
 import { closeSync } from 'node:fs'
 import * as R from '../abi/ring.ts'
@@ -10,6 +10,10 @@ import { Call } from '../syscalls/handler.ts'
 import { handlers } from '../syscalls/index.ts'
 import type { Container, Task } from '../task/container.ts'
 
+const ARGS = R.SLOT_ARGS / 4
+/** Reply of a call whose result does not fit a number. */
+const HIGH = 0x1_0000_0000
+
 export class Ring {
   readonly fd: number
   readonly doorbell: number
@@ -17,6 +21,9 @@ export class Ring {
   private readonly words: Int32Array
   /** Task that last used a slot, to free the slots of the dead. */
   private readonly owners = new Int32Array(R.RING_SLOTS)
+  private readonly windows: Buffer[] = []
+  private readonly call = new Call()
+  private readonly slotNumber = Buffer.alloc(4)
 
   private readonly container: Container
   private readonly violated: (task: Task | undefined, what: string) => void
@@ -28,7 +35,10 @@ export class Ring {
     this.drain = drain
     this.fd = addon.createRing(R.RING_SIZE)
     this.doorbell = addon.eventfd()
-    if (this.fd < 0 || this.doorbell < 0) throw new Error(`no descriptors for a ring (errno ${-Math.min(this.fd, this.doorbell)})`)
+    if (this.fd < 0 || this.doorbell < 0) {
+      for (const fd of [this.fd, this.doorbell]) if (fd >= 0) closeSync(fd)
+      throw new Error(`no descriptors for a ring (errno ${-Math.min(this.fd, this.doorbell)})`)
+    }
     this.buffer = addon.mapShared(this.fd, R.RING_SIZE)
     this.words = new Int32Array(this.buffer.buffer, this.buffer.byteOffset, R.RING_SIZE / 4)
     this.buffer.writeUInt32LE(R.RING_MAGIC, R.HDR_MAGIC)
@@ -49,7 +59,8 @@ export class Ring {
   /** Answers what is posted; true when there was something. */
   poll(): boolean {
     let any = false
-    for (let w = 0; w < 8; w++) {
+    for (let w = 0; w < R.RING_SLOTS / 32; w++) {
+      if (Atomics.load(this.words, R.HDR_POSTED / 4 + w) === 0) continue
       let posted = Atomics.exchange(this.words, R.HDR_POSTED / 4 + w, 0)
       while (posted !== 0) {
         const bit = 31 - Math.clz32(posted & -posted)
@@ -61,19 +72,25 @@ export class Ring {
     return any
   }
 
+  private windowOf(slot: number): Buffer {
+    const known = this.windows[slot]
+    if (known) return known
+    const off = R.WINDOWS_OFF + slot * R.RING_WINDOW
+    return (this.windows[slot] = this.buffer.subarray(off, off + R.RING_WINDOW))
+  }
+
   private answer(slot: number): void {
     const at = R.SLOTS_OFF + slot * R.SLOT_SIZE
-    const word = Atomics.load(this.words, at / 4)
+    const { words, call } = this
+    const word = Atomics.load(words, at / 4)
     if (!(word & R.WORD_REQUEST) || word & R.WORD_DONE) return
     const nr = word & R.WORD_NR_MASK
-    const num = this.buffer.readUInt32LE(at + R.SLOT_TASK)
-    const args = Array.from({ length: 6 }, (_, n) => this.buffer.readBigUInt64LE(at + R.SLOT_ARGS + 8 * n))
+    const num = words[(at + R.SLOT_TASK) / 4]!
+    for (let n = 0; n < 12; n++) call.args[n] = words[at / 4 + ARGS + n]!
     const task = this.container.tasks.get(num)
     if (!task) return this.violated(undefined, `a request names task ${num}`)
     this.owners[slot] = num
-    const off = R.WINDOWS_OFF + slot * R.RING_WINDOW
-    const window = this.buffer.subarray(off, off + R.RING_WINDOW)
-    const call = new Call(task, args, window)
+    call.begin(task, this.windowOf(slot))
     const handler = handlers.get(nr)
     let ret = -ENOSYS
     if (handler) {
@@ -87,17 +104,16 @@ export class Ring {
       }
       this.container.current = undefined
     }
-    call.flush(window)
-    this.buffer.writeBigInt64LE(BigInt(ret), at + R.SLOT_RET)
     let done = R.WORD_DONE | nr
     if (call.fds.length > 0) {
-      const b = Buffer.alloc(4)
-      b.writeUInt32LE(slot)
-      if (addon.send(task.conn, b, call.fds) === 4) done |= R.WORD_FDS
-      else this.buffer.writeBigInt64LE(BigInt(-EIO), at + R.SLOT_RET)
+      this.slotNumber.writeUInt32LE(slot)
+      if (addon.send(task.conn, this.slotNumber, call.fds) === 4) done |= R.WORD_FDS
+      else ret = -EIO
       for (const fd of call.fds) closeSync(fd)
     }
-    const old = Atomics.exchange(this.words, at / 4, done | 0)
+    words[(at + R.SLOT_RET) / 4] = ret | 0
+    words[(at + R.SLOT_RET) / 4 + 1] = Math.floor(ret / HIGH)
+    const old = Atomics.exchange(words, at / 4, done | 0)
     if (old & R.WORD_WAITING) addon.futexWake(this.buffer, at)
   }
 
@@ -111,7 +127,9 @@ export class Ring {
     }
   }
 
+  /** Gives the memory and descriptors back now; the garbage collector has no part in it. */
   destroy(): void {
+    addon.forgetShared(this.buffer)
     closeSync(this.fd)
     closeSync(this.doorbell)
   }

@@ -1,50 +1,79 @@
 /** Running containers: makes them, answers their rings, ends them. */
-import { closeSync, readSync } from 'node:fs'
+import { closeSync, openSync, readSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { randomBytes } from 'node:crypto'
 import { addon } from '../native/addon.ts'
 import type { Audit } from '../policy/audit.ts'
-import { Container, type Task } from '../task/container.ts'
+import { Container, MAX_ANNOUNCED, type Task } from '../task/container.ts'
+import type { Config } from '../image/manifest.ts'
 import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
 import { Ring } from './ring.ts'
+import { mountAll, prepare, type Mount, type StartRequest } from './start.ts'
 import { Zygote, type ZygoteEvent } from './zygote.ts'
 
-export interface RunRequest {
+export interface RunRequest extends StartRequest {
   readonly image: string
-  readonly path: string
-  readonly argv: readonly Buffer[]
-  readonly env: readonly Buffer[]
-  readonly cwd: string
-  readonly user: string
-  readonly tty: boolean
-  /** stdin, stdout, stderr. */
+  readonly name: string | undefined
+  readonly mounts: readonly Mount[]
+  /** Standard streams go to a log; the record stays until it is removed. */
+  readonly detached: boolean
+  /** The record goes with the container. */
+  readonly rm: boolean
+  /** stdin, stdout, stderr; none for a detached container. */
   readonly stdio: readonly number[]
 }
+
+export interface Result { readonly code: number; readonly signal?: number; readonly error?: string }
 
 /** One process that a client asked for. */
 export interface Job {
   readonly id: number
   readonly running: Running
   readonly main: boolean
-  pid: number
+  /** Of the host process; −1: not started yet. */
+  pidfd: number
+  /** Ended by its client before it started. */
+  doomed: boolean
   started: (pid: number) => void
-  ended: (result: { code: number; signal?: number; error?: string }) => void
+  ended: (result: Result) => void
+}
+
+/** What is known of a container, running or ended. */
+export interface Entry {
+  readonly id: string
+  readonly name: string | undefined
+  readonly image: string
+  readonly startedAt: number
+  readonly rm: boolean
+  readonly log: string | undefined
+  result: Result | undefined
+  readonly waiting: ((result: Result) => void)[]
 }
 
 export interface Running {
+  readonly entry: Entry
   readonly container: Container
   readonly ring: Ring
   readonly zygote: Zygote
-  readonly image: string
-  readonly startedAt: number
+  /** What `exec` takes over: the image's configuration, with the container's own environment, directory and user. */
+  readonly config: Config
   /** Host pid of the container's PID 1. */
   pid: number
-  readonly unwatch: (() => void)[]
+  job: Job | undefined
+  readonly unwatch: Set<() => void>
 }
+
+type Callbacks = Pick<Job, 'started' | 'ended'>
+
+/** Records of ended containers that are kept. */
+const ENDED = 100
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/
 
 export class Runtime {
   readonly running = new Map<string, Running>()
+  /** In the order of their start; the newest ended ones are kept. */
+  readonly entries = new Map<string, Entry>()
   private readonly jobs = new Map<number, Job>()
   private nextJob = 1
 
@@ -70,66 +99,113 @@ export class Runtime {
     loop.afterSleep = () => { for (const r of this.running.values()) r.ring.awake() }
   }
 
-  /** Starts a container with its first process. */
-  run(q: RunRequest, callbacks: Pick<Job, 'started' | 'ended'>): Job {
+  /** Starts a container with its first process. Throws VkError; nothing of it is left then. */
+  run(q: RunRequest, callbacks: Callbacks): Job {
+    if (q.name !== undefined && !NAME.test(q.name)) throw new VkError('VK_ERR_NAME', `${q.name} is no container name: letters, digits, "_", "." and "-"`)
+    if (q.name !== undefined && [...this.entries.values()].some((e) => e.name === q.name)) throw new VkError('VK_ERR_NAME', `the name ${q.name} is in use`)
     const zygote = Zygote.of(q.image, this.loop, (e) => this.event(e), (z) => this.zygoteDied(z))
     const id = randomBytes(6).toString('hex')
-    const { policy, programs } = zygote.manifest.predicate
+    const log = q.detached ? join(this.state, 'logs', `${id}.log`) : undefined
     let running: Running | undefined
     const container = new Container({
-      id, image: zygote.image, rules: { exec: policy.exec, programs, elfIndex: zygote.elfIndex },
+      id, image: zygote.image, approvals: zygote.approvals, egress: zygote.egress,
       upper: join(this.state, 'containers', id), audit: this.audit, hostname: id,
+      terminal: q.tty ? q.stdio[0] : undefined,
       onTask: (task) => { if (running) this.watchTask(running, task) },
     })
-    const ring = new Ring(container, (task, what) => this.violation(container, task, what), (task) => this.connection(container, task))
-    running = { container, ring, zygote, image: q.image, startedAt: Date.now(), pid: 0, unwatch: [] }
-    this.running.set(id, running)
-    running.unwatch.push(this.loop.watch(ring.doorbell, () => { drainEvent(ring.doorbell) }))
-    return this.spawn(running, q, callbacks, undefined)
+    const { config } = zygote.manifest.predicate
+    const stdio = [...q.stdio]
+    try {
+      mountAll(container, q.mounts)
+      const start = prepare(container, config, q)
+      if (log) stdio.splice(0, 3, openSync('/dev/null', 'r'), openSync(log, 'a', 0o600), openSync(log, 'a', 0o600))
+      const ring = new Ring(container, (task, what) => this.violation(container, task, what), (task) => this.connection(container, task))
+      const entry: Entry = { id, name: q.name, image: q.image, startedAt: Date.now(), rm: q.rm || !q.detached, log, result: undefined, waiting: [] }
+      running = {
+        entry, container, ring, zygote, pid: 0, job: undefined, unwatch: new Set(),
+        config: { ...config, env: start.env.map(String), cwd: q.cwd || config.cwd, user: q.user || config.user },
+      }
+      zygote.acquire()
+      this.running.set(id, running)
+      this.entries.set(id, entry)
+      this.watch(running, ring.doorbell, () => { drainEvent(ring.doorbell); return true })
+      running.job = this.spawn(running, start, q.tty, stdio, callbacks, undefined)
+      return running.job
+    } catch (e) {
+      if (running) {
+        this.entries.delete(id)
+        this.destroy(running)
+      } else {
+        container.destroy()
+      }
+      throw e
+    } finally {
+      if (log) for (const fd of stdio) closeSync(fd)
+    }
+  }
+
+  /** A container by id, the start of an id, or name. */
+  find(which: string): Entry {
+    const all = [...this.entries.values()]
+    const found = all.find((e) => e.id === which || e.name === which) ?? (which.length >= 4 ? all.find((e) => e.id.startsWith(which)) : undefined)
+    if (!found) throw new VkError('VK_ERR_NO_CONTAINER', `there is no container ${which}`)
+    return found
+  }
+
+  private findRunning(which: string): Running {
+    const r = this.running.get(this.find(which).id)
+    if (!r || !r.pid) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${which} is not running`)
+    return r
   }
 
   /** Starts another process in a running container. */
-  exec(containerId: string, q: RunRequest, callbacks: Pick<Job, 'started' | 'ended'>): Job {
-    const running = this.running.get(containerId) ?? [...this.running.values()].find((r) => r.container.id.startsWith(containerId))
-    if (!running || !running.pid) throw new VkError('VK_ERR_NO_CONTAINER', `no container ${containerId} is running`)
-    return this.spawn(running, q, callbacks, running.pid)
+  exec(which: string, q: StartRequest, stdio: readonly number[], callbacks: Callbacks): Job {
+    const r = this.findRunning(which)
+    return this.spawn(r, prepare(r.container, r.config, q), q.tty, stdio, callbacks, r.pid)
   }
 
-  private spawn(running: Running, q: RunRequest, callbacks: Pick<Job, 'started' | 'ended'>, joinPid: number | undefined): Job {
+  private spawn(running: Running, start: ReturnType<typeof prepare>, tty: boolean, stdio: readonly number[], callbacks: Callbacks, joinPid: number | undefined): Job {
     const { container, ring, zygote } = running
-    const [uid, gid] = q.user.split(':').map(Number)
-    const ids = { uid: uid || 0, gid: gid ?? (uid || 0) }
+    const { uid, gid, groups } = start.identity
     const [ours, theirs] = addon.seqpacketPair()
-    const tty = q.tty ? addon.duplicate(q.stdio[0]!) : -1
-    const cwd = container.directory(q.cwd)
-    const task = container.addTask(ours!, { uid: [ids.uid, ids.uid, ids.uid], gid: [ids.gid, ids.gid, ids.gid], groups: [ids.gid] }, cwd, tty)
-    const job: Job = { id: this.nextJob++, running, main: joinPid === undefined, pid: 0, ...callbacks }
-    this.jobs.set(job.id, job)
-    const fds = [...q.stdio, theirs!, ring.fd, ring.doorbell]
+    if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a process')
     const pidfd = joinPid === undefined ? -1 : addon.pidfdOpen(joinPid)
-    if (joinPid !== undefined) fds.push(pidfd)
-    const sent = zygote.request({
-      type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: Buffer.from(q.path), argv: q.argv, env: q.env, cwd: cwd.id,
-      uid: ids.uid, gid: ids.gid, groups: [ids.gid], umask: 0o22, hostname: container.hostname, nofile: 1024, tty: q.tty, task: task.num,
-    }, fds)
-    closeSync(theirs!)
-    if (pidfd >= 0) closeSync(pidfd)
-    if (!sent) {
-      this.finish(job, { code: 125, error: 'the zygote does not take requests' })
+    const job: Job = { id: this.nextJob++, running, main: joinPid === undefined, pidfd: -1, doomed: false, ...callbacks }
+    const task = container.addTask(ours, start.creds, start.cwd)
+    try {
+      if (joinPid !== undefined && pidfd < 0) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${container.id} has just ended`)
+      zygote.request({
+        type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id,
+        uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num,
+        terminal: tty ? container.terminalNode(stdio[0]!) : 0,
+      }, [...stdio, theirs, ring.fd, ring.doorbell, ...(pidfd >= 0 ? [pidfd] : [])])
+      this.jobs.set(job.id, job)
+      return job
+    } finally {
+      closeSync(theirs)
+      if (pidfd >= 0) closeSync(pidfd)
     }
-    return job
+  }
+
+  /** Follows a descriptor until `ready` says that it has ended. */
+  private watch(running: Running, fd: number, ready: () => boolean, ended = (): void => {}): void {
+    const stop = this.loop.watch(fd, () => {
+      if (ready()) return
+      stop()
+      running.unwatch.delete(stop)
+      ended()
+    })
+    running.unwatch.add(stop)
   }
 
   /** Follows a task's connection: its introduction, its children's connections, its end. */
   private watchTask(running: Running, task: Task): void {
-    const stop = this.loop.watch(task.conn, () => {
-      if (!this.connection(running.container, task)) {
-        stop()
-        running.ring.release(task)
-        running.container.removeTask(task)
-      }
+    this.watch(running, task.conn, () => this.connection(running.container, task), () => {
+      // Its last requests were posted before it ended: they take effect, though nobody reads the answers.
+      running.ring.poll()
+      running.ring.release(task)
+      running.container.removeTask(task)
     })
-    running.unwatch.push(stop)
   }
 
   /** Reads what a connection holds; false at its end. */
@@ -137,17 +213,25 @@ export class Runtime {
     for (;;) {
       const p = addon.receive(task.conn, 16)
       if (p.error) return p.error === -11
-      if (p.data.length === 0) return false
+      if (p.data.length === 0) {
+        for (const fd of p.fds) closeSync(fd)
+        return false
+      }
       if (p.pid > 0 && task.hostPid === 0) container.introduced(task, p.pid)
       for (const fd of p.fds) {
         addon.receiveCredentials(fd)
         task.announced.push(fd)
       }
+      if (task.announced.length > MAX_ANNOUNCED) {
+        this.violation(container, task, 'more children announced than a process may')
+        for (const fd of task.announced.splice(0)) closeSync(fd)
+        return false
+      }
     }
   }
 
   private violation(container: Container, task: Task | undefined, what: string): void {
-    this.audit.record({ container: container.id, event: 'protocol', decision: 'denied', rule: what })
+    container.report(task ?? [...container.tasks.values()][0]!, 'protocol', task ? undefined : '', what)
     if (task?.hostPid) try { process.kill(task.hostPid, 'SIGKILL') } catch { /* gone */ }
   }
 
@@ -156,8 +240,9 @@ export class Runtime {
     if (!job) return
     switch (e.type) {
       case 'started':
-        job.pid = e.pid!
+        job.pidfd = addon.pidfdOpen(e.pid!)
         if (job.main) job.running.pid = e.pid!
+        if (job.doomed) this.signal(job, 9)
         job.started(e.pid!)
         return
       case 'failed':
@@ -171,19 +256,41 @@ export class Runtime {
     }
   }
 
-  private finish(job: Job, result: { code: number; signal?: number; error?: string }): void {
+  private finish(job: Job, result: Result): void {
     if (!this.jobs.delete(job.id)) return
-    // The ring may hold requests of processes that are gone: nothing of them is answered any more.
-    if (job.main) this.destroy(job.running)
+    if (job.pidfd >= 0) closeSync(job.pidfd)
+    job.pidfd = -1
+    if (job.main) {
+      this.destroy(job.running)
+      this.retire(job.running.entry, result)
+    }
     job.ended(result)
   }
 
+  private retire(entry: Entry, result: Result): void {
+    entry.result = result
+    for (const told of entry.waiting.splice(0)) told(result)
+    if (entry.rm) this.remove(entry)
+    const ended = [...this.entries.values()].filter((e) => e.result)
+    for (const old of ended.slice(0, Math.max(0, ended.length - ENDED))) this.remove(old)
+  }
+
+  /** Forgets an ended container. */
+  remove(entry: Entry): void {
+    if (!entry.result) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${entry.name ?? entry.id} is running; stop it first`)
+    this.entries.delete(entry.id)
+    if (entry.log) rmSync(entry.log, { force: true })
+  }
+
   private destroy(r: Running): void {
-    if (!this.running.delete(r.container.id)) return
+    if (!this.running.delete(r.entry.id)) return
+    // The kernel ends every process of the container with its first.
     for (const job of [...this.jobs.values()]) if (job.running === r && !job.main) this.finish(job, { code: 137, signal: 9 })
     for (const stop of r.unwatch) stop()
+    r.unwatch.clear()
     r.container.destroy()
     r.ring.destroy()
+    r.zygote.release()
   }
 
   private zygoteDied(z: Zygote): void {
@@ -193,12 +300,30 @@ export class Runtime {
   }
 
   signal(job: Job, signo: number): void {
-    if (job.pid) try { process.kill(job.pid, signo) } catch { /* it has ended */ }
+    if (job.pidfd >= 0) addon.pidfdSignal(job.pidfd, signo)
+    else if (signo === 9 || signo === 15) job.doomed = true
+  }
+
+  /** SIGTERM, after `timeoutMs` SIGKILL; `done` when it has ended. */
+  stopContainer(which: string, timeoutMs: number, done: (result: Result) => void): void {
+    const entry = this.find(which)
+    if (entry.result) return done(entry.result)
+    const job = this.running.get(entry.id)?.job
+    if (!job) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${which} has not started yet`)
+    const kill = setTimeout(() => this.signal(job, 9), timeoutMs)
+    entry.waiting.push((result) => { clearTimeout(kill); done(result) })
+    this.signal(job, timeoutMs > 0 ? 15 : 9)
+  }
+
+  wait(which: string, done: (result: Result) => void): void {
+    const entry = this.find(which)
+    if (entry.result) done(entry.result)
+    else entry.waiting.push(done)
   }
 
   stop(): void {
     for (const r of [...this.running.values()]) {
-      if (r.pid) try { process.kill(r.pid, 'SIGKILL') } catch { /* gone */ }
+      if (r.job) this.signal(r.job, 9)
       this.destroy(r)
     }
     Zygote.stopAll()

@@ -10,6 +10,8 @@ import { findImage } from '../image/store.ts'
 import { openManifest } from '../image/verify.ts'
 import type { Manifest } from '../image/manifest.ts'
 import { addon } from '../native/addon.ts'
+import { Egress } from '../policy/egress.ts'
+import { Approvals } from '../policy/gate.ts'
 import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
 
@@ -51,15 +53,22 @@ function readIndex(fd: number): Map<string, number> {
   return new Map(Array.from({ length: count }, (_, n) => [table.toString('hex', n * 112, n * 112 + 32), n]))
 }
 
+/** Zygotes without a container that are kept for the next one. */
+const IDLE = 8
+
 export class Zygote {
   readonly manifest: Manifest
   readonly image: ImageFs
-  readonly elfIndex: Map<string, number>
+  readonly approvals: Approvals
+  readonly egress: Egress
   private readonly child: ChildProcess
   private readonly control: number
   private readonly erofs: number
   private readonly unwatch: () => void
-  alive = true
+  private alive = true
+  /** Containers that run on it. */
+  private users = 0
+  private lastUsed = 0
 
   readonly dir: string
   private readonly onEvent: (e: ZygoteEvent) => void
@@ -75,19 +84,33 @@ export class Zygote {
     const parts = openLayout(dir)
     const digest = (name: string): string | undefined => this.manifest.subject.find((s) => s.name === name)?.digest.sha256
     this.erofs = openVerified('image.erofs', parts.erofs.path, digest('image.erofs'))
-    const mega = openVerified('the megabinary', parts.megabinary.path, digest('megabinary'))
-    this.image = new ImageFs(this.erofs)
-    this.elfIndex = readIndex(mega)
-    const [ours, theirs] = addon.seqpacketPair()
-    this.control = ours!
-    const env: Record<string, string> = {}
-    if (process.env['VKERNEL_TRACE']) env['VKERNEL_TRACE'] = process.env['VKERNEL_TRACE']
-    this.child = spawn(loader, ['zygote'], { stdio: ['ignore', 'inherit', 'inherit', theirs!, mega, this.erofs], env })
-    closeSync(theirs!)
-    closeSync(mega)
+    let mega = -1
+    try {
+      mega = openVerified('the megabinary', parts.megabinary.path, digest('megabinary'))
+      const { policy, programs } = this.manifest.predicate
+      this.image = new ImageFs(this.erofs)
+      this.approvals = new Approvals(policy.exec, programs, readIndex(mega), (nid) => this.image.inode(nid).size)
+      this.egress = new Egress(policy.egress)
+      const [ours, theirs] = addon.seqpacketPair()
+      if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a zygote')
+      this.control = ours
+      const env: Record<string, string> = {}
+      if (process.env['VKERNEL_TRACE']) env['VKERNEL_TRACE'] = process.env['VKERNEL_TRACE']
+      this.child = spawn(loader, ['zygote'], { stdio: ['ignore', 'inherit', 'inherit', theirs, mega, this.erofs], env })
+      closeSync(theirs)
+    } catch (e) {
+      closeSync(this.erofs)
+      throw e
+    } finally {
+      if (mega >= 0) closeSync(mega)
+    }
     this.child.on('error', () => this.died())
     this.child.on('exit', () => this.died())
     this.unwatch = loop.watch(this.control, () => this.receive())
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0
   }
 
   private died(): void {
@@ -96,11 +119,14 @@ export class Zygote {
     this.unwatch()
     closeSync(this.control)
     this.onDeath()
+    // Containers on it are gone now, and with them whoever reads the image.
+    closeSync(this.erofs)
   }
 
   private receive(): void {
     while (this.alive) {
       const p = addon.receive(this.control, 65_536)
+      for (const fd of p.fds) closeSync(fd)
       if (p.error) return
       if (p.data.length === 0) return this.died()
       this.onEvent(unpack(p.data) as ZygoteEvent)
@@ -108,17 +134,37 @@ export class Zygote {
   }
 
   /** Sends a request; its descriptors are duplicated by the kernel. */
-  request(message: object, fds: number[]): boolean {
-    return this.alive && addon.send(this.control, pack(message), fds) > 0
+  request(message: object, fds: number[]): void {
+    const sent = this.alive ? addon.send(this.control, pack(message), fds) : 0
+    if (sent > 0) return
+    if (sent === -EMSGSIZE) throw new VkError('VK_ERR_TOO_LONG', 'argument list too long')
+    throw new VkError('VK_ERR_ZYGOTE', `the image's zygote takes no request (errno ${-sent})`)
+  }
+
+  acquire(): void {
+    this.users++
+  }
+
+  /** A container ended; a zygote whose image was built anew, or that is one too many, ends with its last. */
+  release(): void {
+    this.users--
+    this.lastUsed = Date.now()
+    Zygote.trim()
   }
 
   stop(): void {
     this.child.kill('SIGKILL')
     this.died()
-    closeSync(this.erofs)
   }
 
+  /** By image directory and manifest digest. */
   private static readonly running = new Map<string, Zygote>()
+
+  private static trim(): void {
+    const idle = [...Zygote.running.values()].filter((z) => z.users === 0).sort((a, b) => b.lastUsed - a.lastUsed)
+    const superseded = idle.filter((z) => [...Zygote.running.values()].some((other) => other !== z && other.dir === z.dir && other.lastUsed > z.lastUsed))
+    for (const z of new Set([...superseded, ...idle.slice(IDLE)])) z.stop()
+  }
 
   /** The zygote of the image in `dir`, started and verified when there is none. */
   static of(dir: string, loop: Loop, onEvent: (e: ZygoteEvent) => void, onDeath: (z: Zygote) => void): Zygote {
@@ -135,9 +181,10 @@ export class Zygote {
     const known = Zygote.running.get(key)
     if (known?.alive) return known
     const z: Zygote = new Zygote(real, loop, onEvent, () => {
-      Zygote.running.delete(key)
+      if (Zygote.running.get(key) === z) Zygote.running.delete(key)
       onDeath(z)
     })
+    z.lastUsed = Date.now()
     Zygote.running.set(key, z)
     return z
   }
@@ -146,3 +193,5 @@ export class Zygote {
     for (const z of [...Zygote.running.values()]) z.stop()
   }
 }
+
+const EMSGSIZE = 90

@@ -1,7 +1,7 @@
 /** Reads image.erofs (written by src/image/erofs.ts): inodes and directories, on demand. */
 import { readSync } from 'node:fs'
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFCHR, S_IFBLK } from '../abi/fcntl.ts'
-import type { Inode } from './inode.ts'
+import type { FileSystem, Inode } from './inode.ts'
 
 const BLOCK = 4096
 
@@ -78,12 +78,12 @@ export class ImageFs {
   }
 
   /** A fresh inode of a container for `nid`; directories are filled by the caller. */
-  toInode(nid: number): Inode {
+  toInode(nid: number, fs: FileSystem): Inode {
     const i = this.inode(nid)
     const time = { sec: i.mtime, nsec: 0 }
     const inode: Inode = {
       ino: nid, mode: i.mode, uid: i.uid, gid: i.gid, nlink: i.nlink, rdev: i.rdev,
-      atime: time, mtime: time, ctime: time, fs: 'overlay',
+      atime: time, mtime: time, ctime: time, fs,
     }
     const type = i.mode & S_IFMT
     if (type === S_IFREG) inode.backing = { kind: 'image', nid, size: i.size }

@@ -3,9 +3,11 @@
  * them. The image's part is read from image.erofs when first looked at; what the container writes
  * lives in flat files of the upper directory, one per inode, named by inode number. So names, modes,
  * owners and links behave as Linux's do for an ordinary user too, and no host path is ever made of
- * guest input.
+ * guest input. Directories of the host that a mount names are looked at afresh each time (hostfs.ts).
  */
 import { S_IFDIR, S_IFMT } from '../abi/fcntl.ts'
+import type { HostFs } from './hostfs.ts'
+import type { Pty } from './ptys.ts'
 
 export interface Time { sec: number; nsec: number }
 
@@ -14,13 +16,25 @@ export const now = (): Time => {
   return { sec: Math.floor(ms / 1000), nsec: (ms % 1000) * 1_000_000 }
 }
 
+/** What is mounted somewhere: EXDEV, st_dev, statfs and the mount's rules go by it. */
+export interface FileSystem {
+  readonly type: 'overlay' | 'proc' | 'sysfs' | 'tmpfs' | 'devpts' | 'host'
+  /** st_dev. */
+  readonly dev: number
+  /** First and last word of its line in /proc/mounts. */
+  readonly source: string
+  readonly options: string
+  readonly readonly: boolean
+  /** Nothing of it is executed or mapped executable. */
+  readonly noexec: boolean
+  readonly host?: HostFs
+}
+
 /** Where a regular file's bytes are. */
 export type Backing =
   | { readonly kind: 'image'; readonly nid: number; readonly size: number }
   /** A file of the upper directory. */
   | { readonly kind: 'upper'; readonly path: string }
-  /** A file of the host that a mount names. */
-  | { readonly kind: 'host'; readonly path: string; readonly readonly: boolean }
 
 export interface Inode {
   readonly ino: number
@@ -42,21 +56,30 @@ export interface Inode {
   load?: () => void
   /** Devices, FIFOs and generated files. */
   special?: Special
-  /** File system it belongs to, for EXDEV and statfs. */
-  fs: 'overlay' | 'proc' | 'dev' | 'tmp' | 'host'
+  /** Files of a host mount: the name they were found at, which moves with rename. */
+  at?: Dentry
+  /** Sockets: the address as it was given to bind(2). */
+  address?: Buffer
+  fs: FileSystem
 }
 
 /** What opening a special file gives. */
 export type Special =
   | { readonly kind: 'device'; readonly host: string }
-  | { readonly kind: 'tty' }
+  /** /dev/tty: the process's controlling terminal. /dev/console: the container's. */
+  | { readonly kind: 'tty' | 'console' }
+  | { readonly kind: 'ptmx' }
+  /** A terminal's slave end, or (never named) its master. */
+  | { readonly kind: 'pty'; readonly pty: Pty; readonly master: boolean }
   | { readonly kind: 'fifo'; readonly host: string }
-  | { readonly kind: 'text'; readonly make: () => string | Buffer }
-  | { readonly kind: 'maps' }
+  /** `sink`: may be opened for writing, without effect. */
+  | { readonly kind: 'text'; readonly make: () => string | Buffer; readonly sink?: boolean }
+  /** /proc/PID/maps; only the process itself knows it. */
+  | { readonly kind: 'maps'; readonly own: () => boolean }
   /** /proc/self/fd/N: the guest's own descriptor. */
   | { readonly kind: 'fd'; readonly fd: number }
   /** A directory whose entries depend on who looks. */
-  | { readonly kind: 'dynamic'; readonly list: () => [string, Inode][]; readonly find: (name: string) => Inode | undefined }
+  | { readonly kind: 'dynamic'; readonly list: () => [string, Inode][]; readonly find: (name: string) => Inode | undefined; readonly fds?: (open: readonly number[]) => [string, Inode][] }
   /** A symbolic link whose target depends on who looks. */
   | { readonly kind: 'link'; readonly target: () => string; readonly node?: () => Dentry | undefined }
 
@@ -67,6 +90,8 @@ export interface Dentry {
   parent: Dentry
   inode: Inode
   deleted: boolean
+  /** Something is mounted here: it is not renamed or removed (EBUSY). */
+  mounted?: boolean
 }
 
 export const isDir = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFDIR

@@ -9,6 +9,9 @@ import type { Vfs } from './vfs.ts'
 
 export interface Creds { uid: readonly [number, number, number]; gid: readonly [number, number, number]; groups: readonly number[] }
 
+/** Who the daemon itself is in a container's tree. */
+export const ROOT: Creds = { uid: [0, 0, 0], gid: [0, 0, 0], groups: [] }
+
 /** Permission check on mode bits with the effective (or real) ids; guest root passes. */
 export function may(inode: Inode, want: number, c: Creds, real = false): boolean {
   const uid = c.uid[real ? 0 : 1], gid = c.gid[real ? 0 : 1]
@@ -89,6 +92,9 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     rest = rest.slice(1)
   }
 }
+
+/** Whether `d` may be written as far as its mount is concerned. */
+export const writable = (d: Dentry): boolean => !d.inode.fs.readonly
 
 /** The existing dentry at `path`. */
 export function resolve(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds): Dentry | E.Errno {

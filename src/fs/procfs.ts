@@ -1,11 +1,14 @@
 /**
  * /proc: what programs really read. Facts about processes come from the host's procfs, numbers
- * translated to the container's PID namespace; facts about the system are the host's where a program
- * sizes itself by them, and constants where they would only tell about the host.
+ * translated to the container's PID namespace and terminals; a container sees its own processes only.
+ * Facts about the system are the host's where a program sizes itself by them (procsys.ts).
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../abi/fcntl.ts'
 import type { Dentry, Inode, Special } from './inode.ts'
+import type { Creds } from './path.ts'
+import { systemEntries } from './procsys.ts'
+import { slaveDevice } from './ptys.ts'
 import type { Vfs } from './vfs.ts'
 
 /** What procfs asks of the container. */
@@ -15,156 +18,201 @@ export interface ProcSource {
   /** All processes, by guest pid. */
   tasks(): ProcTask[]
   readonly hostname: string
-  mounts(): string
+  /** Number in the container of the host's pseudo-terminal. */
+  terminal(hostIndex: number): number | undefined
+  /** Link text of another process's descriptor. */
+  descriptor(t: ProcTask, fd: number): string
 }
 
 export interface ProcTask {
   readonly hostPid: number
   readonly guestPid: number
-  exe(): Dentry | undefined
-  cmdline(): string
-  cwd(): Dentry | undefined
+  readonly creds: Creds
+  readonly exe: Dentry | undefined
+  readonly cwd: Dentry
+  readonly cmdline: Buffer
+  readonly environ: Buffer
 }
 
-const text = (file: string): string => {
+/** Makes the files of /proc. */
+export class ProcFiles {
+  private readonly vfs: Vfs
+  private readonly fs: Inode['fs']
+
+  constructor(vfs: Vfs, fs: Inode['fs']) {
+    this.vfs = vfs
+    this.fs = fs
+  }
+
+  private inode(mode: number, special: Special, owner?: ProcTask): Inode {
+    return Object.assign(this.vfs.newInode(mode, owner?.creds.uid[1] ?? 0, owner?.creds.gid[1] ?? 0, this.fs), { special })
+  }
+
+  file(make: () => string | Buffer, owner?: ProcTask, mode = 0o444, sink = false): Inode {
+    return this.inode(S_IFREG | mode, { kind: 'text', make, sink }, owner)
+  }
+
+  maps(own: () => boolean, owner: ProcTask): Inode {
+    return this.inode(S_IFREG | 0o444, { kind: 'maps', own }, owner)
+  }
+
+  link(target: () => string, node?: () => Dentry | undefined, owner?: ProcTask): Inode {
+    return this.inode(S_IFLNK | 0o777, { kind: 'link', target, ...(node ? { node } : {}) }, owner)
+  }
+
+  descriptor(fd: number, owner: ProcTask): Inode {
+    return this.inode(S_IFLNK | 0o700, { kind: 'fd', fd }, owner)
+  }
+
+  dynamic(list: () => [string, Inode][], find: (name: string) => Inode | undefined, owner?: ProcTask, fds?: (open: readonly number[]) => [string, Inode][]): Inode {
+    return this.inode(S_IFDIR | (fds ? 0o500 : 0o555), { kind: 'dynamic', list, find, ...(fds ? { fds } : {}) }, owner)
+  }
+
+  fixed(entries: [string, Inode][], owner?: ProcTask): Inode {
+    const map = new Map(entries)
+    return this.dynamic(() => entries, (name) => map.get(name), owner)
+  }
+}
+
+export const readText = (file: string): string => {
   try { return readFileSync(file, 'latin1') } catch { return '' }
 }
 
-export function mountProc(vfs: Vfs, source: ProcSource, mount: (name: string, mode: number) => Dentry): void {
-  const proc = mount('proc', 0o555)
-  const file = (make: () => string | Buffer): Inode =>
-    Object.assign(vfs.newInode(S_IFREG | 0o444, 0, 0, 'proc'), { special: { kind: 'text', make } satisfies Special })
-  const dir = (): Inode => vfs.newInode(S_IFDIR | 0o555, 0, 0, 'proc')
-  const link = (target: () => string, node?: () => Dentry | undefined): Inode =>
-    Object.assign(vfs.newInode(S_IFLNK | 0o777, 0, 0, 'proc'), { special: { kind: 'link', target, ...(node ? { node } : {}) } satisfies Special })
-  const dynamic = (list: () => [string, Inode][], find: (name: string) => Inode | undefined): Inode =>
-    Object.assign(dir(), { special: { kind: 'dynamic', list, find } satisfies Special })
-  const fixed = (entries: [string, Inode][]): Inode => {
-    const map = new Map(entries)
-    return dynamic(() => entries, (name) => map.get(name))
-  }
+const numbers = (dir: string): number[] => {
+  try { return readdirSync(dir).map(Number).sort((a, b) => a - b) } catch { return [] }
+}
+
+/** Last number of NSpid: the id inside the innermost namespace. */
+const innerId = (status: string): number => Number(/^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/).at(-1) ?? 0)
+
+const HIDDEN_FDS = 4064
+const NET = ['dev', 'tcp', 'tcp6', 'udp', 'udp6', 'unix', 'route', 'if_inet6', 'sockstat', 'snmp', 'netlink', 'raw', 'arp', 'ipv6_route', 'protocols']
+
+export function mountProc(vfs: Vfs, source: ProcSource): void {
+  const fs = vfs.fileSystem('proc', 'proc', 'rw,nosuid,nodev,noexec,relatime', { noexec: true })
+  const proc = vfs.mountAt('/proc', fs, 0o555)
+  const make = new ProcFiles(vfs, fs)
 
   const translate = (hostPid: number): number => source.tasks().find((t) => t.hostPid === hostPid)?.guestPid ?? 0
+  const isSelf = (t: ProcTask): boolean => source.current()?.hostPid === t.hostPid
 
-  /** stat: the pid fields become the container's (proc(5): 1, 4, 5, 6, 8). */
-  const stat = (t: ProcTask): string => {
-    const raw = text(`/proc/${t.hostPid}/stat`)
+  /** stat: process ids and the terminal become the container's (proc(5): fields 1, 4–8). */
+  const stat = (raw: string, id: number): string => {
     const close = raw.lastIndexOf(')')
+    if (close < 0) return ''
     const comm = raw.slice(raw.indexOf('('), close + 1)
     const f = raw.slice(close + 2).split(' ')
     for (const n of [1, 2, 3, 5]) if (Number(f[n]) > 0) f[n] = String(translate(Number(f[n])))
-    return `${t.guestPid} ${comm} ${f.join(' ')}`
+    const tty = Number(f[4])
+    const index = tty === 0 ? undefined : source.terminal((((tty >> 8) & 0xfff) - 136 << 20) | (tty & 0xff) | ((tty >> 12) & 0xfff00))
+    f[4] = String(index === undefined ? 0 : slaveDevice(index))
+    return `${id} ${comm} ${f.join(' ')}`
   }
-  const status = (t: ProcTask): string => text(`/proc/${t.hostPid}/status`).split('\n').flatMap((line) => {
-    const [key, value = ''] = line.split(':\t')
-    if (/^(Tgid|Pid|PPid)$/.test(key!)) return [`${key}:\t${key === 'PPid' ? translate(Number(value)) : t.guestPid}`]
-    if (/^(NS|Seccomp|NoNewPrivs|Cap|Cpus_allowed|Mems_allowed|Speculation|THP|untag|x86)/.test(key!)) return []
-    return [line]
+  const status = (raw: string, t: ProcTask, id: number): string => raw.split('\n').flatMap((line) => {
+    const [key = '', value = ''] = line.split(':\t')
+    switch (key) {
+      case 'Tgid': return [`Tgid:\t${t.guestPid}`]
+      case 'Pid': return [`Pid:\t${id}`]
+      case 'PPid': return [`PPid:\t${translate(Number(value))}`]
+      case 'Uid': return [`Uid:\t${[...t.creds.uid, t.creds.uid[1]].join('\t')}`]
+      case 'Gid': return [`Gid:\t${[...t.creds.gid, t.creds.gid[1]].join('\t')}`]
+      case 'Groups': return [`Groups:\t${t.creds.groups.map((g) => `${g} `).join('')}`]
+      default: return /^(NS|Cap|Speculation|THP|untag|x86|Seccomp_)/.test(key) ? [] : [line]
+    }
   }).join('\n')
+  const limits = (t: ProcTask): string =>
+    readText(`/proc/${t.hostPid}/limits`).replace(/^(Max open files +)(\d+)( +)\d+ +/m, (_, head: string, soft: string) => `${head}${soft.padEnd(21)}${String(HIDDEN_FDS).padEnd(21)}`)
 
   const fdDir = (t: ProcTask): Inode => {
-    const self = (): boolean => source.current()?.hostPid === t.hostPid
-    const entry = (n: number): Inode => Object.assign(link(() => fdTarget(t, n)), self()
-      ? { special: { kind: 'fd', fd: n } satisfies Special, mode: S_IFLNK | 0o777 } : {})
-    const numbers = (): number[] => {
-      try { return readdirSync(`/proc/${t.hostPid}/fd`).map(Number).filter((n) => n < 4064).sort((a, b) => a - b) } catch { return [0, 1, 2] }
+    const entry = (n: number): Inode => (isSelf(t) ? make.descriptor(n, t) : make.link(() => source.descriptor(t, n), undefined, t))
+    const entries = (fds: readonly number[]): [string, Inode][] => fds.filter((n) => n < HIDDEN_FDS).map((n) => [String(n), entry(n)])
+    const find = (name: string): Inode | undefined => {
+      if (!/^\d{1,4}$/.test(name) || Number(name) >= HIDDEN_FDS) return undefined
+      // One's own are known to the loader alone; others' are looked up.
+      return isSelf(t) || numbers(`/proc/${t.hostPid}/fd`).includes(Number(name)) ? entry(Number(name)) : undefined
     }
-    return dynamic(() => numbers().map((n) => [String(n), entry(n)]), (name) => (/^\d+$/.test(name) && Number(name) < 4064 ? entry(Number(name)) : undefined))
+    const own = make.dynamic(() => entries(numbers(`/proc/${t.hostPid}/fd`)), find, t, entries)
+    const others = make.dynamic(() => entries(numbers(`/proc/${t.hostPid}/fd`)), find, t)
+    return isSelf(t) ? own : others
   }
 
-  const processDir = (t: ProcTask): Inode => fixed([
-    ['stat', file(() => stat(t))],
-    ['status', file(() => status(t))],
-    ['statm', file(() => text(`/proc/${t.hostPid}/statm`))],
-    ['comm', file(() => text(`/proc/${t.hostPid}/comm`))],
-    ['cmdline', file(() => t.cmdline())],
-    ['maps', Object.assign(vfs.newInode(S_IFREG | 0o444, 0, 0, 'proc'), { special: { kind: 'maps' } satisfies Special })],
-    ['mounts', file(() => source.mounts())],
-    ['mountinfo', file(() => source.mounts().split('\n').filter(Boolean).map((l, n) => {
-      const [dev, at, type, opts] = l.split(' ')
-      return `${20 + n} 19 0:${20 + n} / ${at} ${opts} - ${type} ${dev} ${opts}\n`
-    }).join(''))],
-    ['limits', file(() => text(`/proc/${t.hostPid}/limits`))],
-    ['oom_score_adj', file(() => '0\n')],
-    ['oom_score', file(() => '0\n')],
-    ['cgroup', file(() => '0::/\n')],
-    ['exe', link(() => '', () => t.exe())],
-    ['cwd', link(() => '/', () => t.cwd())],
-    ['root', link(() => '/', () => vfs.root)],
-    ['fd', fdDir(t)],
-  ])
+  /** Files that a process and each of its threads have. `at`: the host's directory; `id`: its number in the container. */
+  const common = (t: ProcTask, at: string, id: number): [string, Inode][] => [
+    ['stat', make.file(() => stat(readText(`${at}/stat`), id), t)],
+    ['status', make.file(() => status(readText(`${at}/status`), t, id), t)],
+    ['statm', make.file(() => readText(`${at}/statm`), t)],
+    ['comm', make.file(() => readText(`${at}/comm`), t, 0o644, true)],
+    ['cmdline', make.file(() => t.cmdline, t)],
+    ['environ', make.file(() => t.environ, t, 0o400)],
+    ['maps', make.maps(() => isSelf(t), t)],
+    ['mounts', make.file(() => mounts(vfs), t)],
+    ['mountinfo', make.file(() => mountInfo(vfs), t)],
+    ['limits', make.file(() => limits(t), t)],
+    ['io', make.file(() => 'rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n', t, 0o400)],
+    ['oom_score_adj', make.file(() => '0\n', t, 0o644, true)],
+    ['oom_score', make.file(() => '0\n', t)],
+    ['wchan', make.file(() => '0', t)],
+    ['sched', make.file(() => '', t)],
+    ['schedstat', make.file(() => readText(`${at}/schedstat`), t)],
+    ['loginuid', make.file(() => '4294967295', t)],
+    ['sessionid', make.file(() => '4294967295', t)],
+    ['cgroup', make.file(() => '0::/\n', t)],
+    ['exe', make.link(() => '', () => t.exe, t)],
+    ['cwd', make.link(() => '/', () => t.cwd, t)],
+    ['root', make.link(() => '/', () => vfs.root, t)],
+    ['uid_map', make.file(() => '         0          0 4294967295\n', t)],
+    ['gid_map', make.file(() => '         0          0 4294967295\n', t)],
+    ['setgroups', make.file(() => 'allow\n', t)],
+  ]
 
-  const cpus = text('/proc/cpuinfo').split('\n\n').filter(Boolean).length || 1
-  const cpuinfo = Array.from({ length: cpus }, (_, n) =>
-    `processor\t: ${n}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 15\nmodel name\t: vkernel x86-64 baseline CPU\n`
-    + `stepping\t: 1\ncpu MHz\t\t: 2000.000\ncache size\t: 8192 KB\nphysical id\t: 0\nsiblings\t: ${cpus}\ncore id\t\t: ${n}\n`
-    + `cpu cores\t: ${cpus}\nfpu\t\t: yes\ncpuid level\t: 4\n`
-    + 'flags\t\t: fpu tsc cx8 cmov clflush mmx fxsr sse sse2 syscall nx lm lahf_lm\n\n').join('')
-  const sys = (entries: [string, Inode][]): Inode => fixed(entries)
-  const constant = (v: string): Inode => file(() => v)
+  /** task/: threads by their number in the container. */
+  const taskDir = (t: ProcTask): Inode => {
+    const threads = (): [string, Inode][] => numbers(`/proc/${t.hostPid}/task`).flatMap((host): [string, Inode][] => {
+      const at = `/proc/${t.hostPid}/task/${host}`
+      const id = innerId(readText(`${at}/status`))
+      return id > 0 ? [[String(id), make.fixed(common(t, at, id), t)]] : []
+    })
+    return make.dynamic(threads, (name) => (/^[1-9]\d*$/.test(name) ? threads().find(([n]) => n === name)?.[1] : undefined), t)
+  }
+
+  const netDir = (): Inode => make.dynamic(
+    () => NET.map((name): [string, Inode] => [name, netFile(name)]),
+    (name) => (NET.includes(name) ? netFile(name) : undefined))
+  const netFile = (name: string): Inode => make.file(() => readText(`/proc/${source.current()?.hostPid ?? 0}/net/${name}`))
+
+  const known = new WeakMap<ProcTask, Inode>()
+  const processDir = (t: ProcTask): Inode => {
+    const old = known.get(t)
+    if (old && old.uid === t.creds.uid[1]) return old
+    const at = `/proc/${t.hostPid}`
+    const fixed = new Map([...common(t, at, t.guestPid), ['net', netDir()] as [string, Inode], ['task', taskDir(t)] as [string, Inode]])
+    const dir = make.dynamic(() => [...fixed, ['fd', fdDir(t)]], (name) => (name === 'fd' ? fdDir(t) : fixed.get(name)), t)
+    known.set(t, dir)
+    return dir
+  }
+
   const top: [string, Inode][] = [
-    ['meminfo', file(() => text('/proc/meminfo'))],
-    ['cpuinfo', constant(cpuinfo)],
-    ['stat', file(() => text('/proc/stat'))],
-    ['uptime', file(() => text('/proc/uptime'))],
-    ['loadavg', file(() => text('/proc/loadavg').replace(/\d+\/\d+ \d+/, '1/1 1'))],
-    ['version', file(() => text('/proc/version'))],
-    ['filesystems', constant('nodev\tproc\nnodev\ttmpfs\nnodev\toverlay\n')],
-    ['vmstat', file(() => text('/proc/vmstat'))],
-    ['mounts', link(() => 'self/mounts')],
-    ['self', link(() => String(source.current()?.guestPid ?? 1))],
-    ['thread-self', link(() => `${source.current()?.guestPid ?? 1}`)],
-    ['sys', sys([
-      ['kernel', sys([
-        ['osrelease', file(() => text('/proc/sys/kernel/osrelease'))],
-        ['ostype', constant('Linux\n')],
-        ['version', file(() => text('/proc/sys/kernel/version'))],
-        ['hostname', constant(`${source.hostname}\n`)],
-        ['domainname', constant('(none)\n')],
-        ['pid_max', constant('4194304\n')],
-        ['ngroups_max', constant('65536\n')],
-        ['cap_last_cap', constant('40\n')],
-        ['overflowuid', constant('65534\n')],
-        ['overflowgid', constant('65534\n')],
-        ['random', sys([
-          ['boot_id', file(() => text('/proc/sys/kernel/random/boot_id'))],
-          ['uuid', file(() => text('/proc/sys/kernel/random/uuid'))],
-          ['entropy_avail', constant('256\n')],
-        ])],
-      ])],
-      ['vm', sys([['overcommit_memory', constant('0\n')], ['max_map_count', constant('65530\n')], ['mmap_min_addr', constant('65536\n')]])],
-      ['fs', sys([['file-max', constant('9223372036854775807\n')], ['nr_open', constant('4064\n')], ['pipe-max-size', constant('1048576\n')]])],
-      ['net', sys([['core', sys([['somaxconn', constant('4096\n')]])]])],
-    ])],
+    ...systemEntries(make, source.hostname),
+    ['mounts', make.link(() => 'self/mounts')],
+    ['net', make.link(() => 'self/net')],
+    ['self', make.link(() => String(source.current()?.guestPid ?? 1))],
+    ['thread-self', make.link(() => `${source.current()?.guestPid ?? 1}/task/${source.current()?.guestPid ?? 1}`)],
   ]
   const byName = new Map(top)
-  const processes = new Map<number, Inode>()
-  const processOf = (t: ProcTask): Inode => {
-    let inode = processes.get(t.hostPid)
-    if (!inode) {
-      inode = processDir(t)
-      if (processes.size > 4096) processes.clear()
-      processes.set(t.hostPid, inode)
-    }
-    return inode
-  }
   proc.inode.special = {
     kind: 'dynamic',
-    list: () => [...source.tasks().map((t): [string, Inode] => [String(t.guestPid), processOf(t)]), ...top],
+    list: () => [...source.tasks().map((t): [string, Inode] => [String(t.guestPid), processDir(t)]), ...top],
     find: (name) => {
-      if (byName.has(name)) return byName.get(name)
+      const entry = byName.get(name)
+      if (entry) return entry
       const t = /^[1-9]\d*$/.test(name) ? source.tasks().find((t) => t.guestPid === Number(name)) : undefined
-      return t && processOf(t)
+      return t && processDir(t)
     },
   }
 }
 
-/** What a link in another process's fd directory shows. */
-function fdTarget(t: ProcTask, n: number): string {
-  try {
-    const target = readlinkSync(`/proc/${t.hostPid}/fd/${n}`)
-    return /^(pipe|socket|anon_inode):/.test(target) ? target : '/'
-  } catch {
-    return '/'
-  }
-}
+const mounts = (vfs: Vfs): string => vfs.mountTable().map((m) => `${m.source} ${m.at} ${m.type} ${m.options} 0 0\n`).join('')
+
+/** proc(5) mountinfo: id, parent, major:minor, root, mount point, options, -, type, source, super options. */
+const mountInfo = (vfs: Vfs): string => vfs.mountTable().map((m, n) =>
+  `${20 + n} ${n === 0 ? 19 : 20} 0:${m.dev} / ${m.at} ${m.options} - ${m.type} ${m.source} ${m.options.split(',')[0]}\n`).join('')

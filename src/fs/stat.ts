@@ -1,10 +1,8 @@
 /** struct stat, statx, statfs and linux_dirent64 as the kernel lays them out (x86-64). */
 import type { BigIntStats } from 'node:fs'
 import { S_IFMT } from '../abi/fcntl.ts'
-import { isDir, type Dentry, type Inode, type Time } from './inode.ts'
+import type { Dentry, FileSystem, Inode, Time } from './inode.ts'
 import type { Vfs } from './vfs.ts'
-
-const DEV: Record<Inode['fs'], number> = { overlay: 0x2a, proc: 0x2b, dev: 0x2c, tmp: 0x2d, host: 0x2e }
 
 interface Facts { size: number; blocks: number; atime: Time; mtime: Time; ctime: Time }
 
@@ -23,7 +21,7 @@ const u64 = (b: Buffer, at: number, v: number): void => { b.writeBigUInt64LE(Big
 export function writeStat(vfs: Vfs, i: Inode): Buffer {
   const b = Buffer.alloc(144)
   const f = facts(vfs, i)
-  u64(b, 0, DEV[i.fs])
+  u64(b, 0, i.fs.dev)
   u64(b, 8, i.ino)
   u64(b, 16, Math.max(i.nlink, 0))
   b.writeUInt32LE(i.mode, 24)
@@ -60,15 +58,16 @@ export function writeStatx(vfs: Vfs, i: Inode): Buffer {
   }
   b.writeUInt32LE(i.rdev >> 8, 128)
   b.writeUInt32LE(i.rdev & 0xff, 132)
-  b.writeUInt32LE(DEV[i.fs], 140)
+  b.writeUInt32LE(i.fs.dev, 140)
   return b
 }
 
-const MAGIC: Record<Inode['fs'], number> = { overlay: 0x794c7630, proc: 0x9fa0, dev: 0x01021994, tmp: 0x01021994, host: 0xef53 }
+/** statfs(2) f_type. */
+const MAGIC: Record<FileSystem['type'], number> = { overlay: 0x794c7630, proc: 0x9fa0, sysfs: 0x62656572, tmpfs: 0x01021994, devpts: 0x1cd1, host: 0xef53 }
 
 export function writeStatfs(i: Inode, host: { bsize: number; blocks: number; bfree: number; bavail: number; files: number; ffree: number }): Buffer {
   const b = Buffer.alloc(120)
-  const values = [MAGIC[i.fs], host.bsize, host.blocks, host.bfree, host.bavail, host.files, host.ffree, 0, 255, host.bsize, 0x20]
+  const values = [MAGIC[i.fs.type], host.bsize, host.blocks, host.bfree, host.bavail, host.files, host.ffree, i.fs.dev, 255, host.bsize, 0x20 | (i.fs.readonly ? 1 : 0) | (i.fs.noexec ? 8 : 0)]
   values.forEach((v, n) => u64(b, 8 * n, v))
   return b
 }
@@ -90,14 +89,4 @@ export function writeDirents(d: Dentry, list: Iterable<[string, Inode]>): Buffer
   add('..', d.parent.inode)
   for (const [name, i] of list) add(name, i)
   return Buffer.concat(records)
-}
-
-/** Entries of a directory in the order they are shown. */
-export function* listing(vfs: Vfs, d: Dentry): Generator<[string, Inode]> {
-  const special = d.inode.special
-  if (special?.kind === 'dynamic') {
-    yield* special.list()
-    return
-  }
-  for (const [name, c] of vfs.children(d)) if (isDir(c.inode) || !c.deleted) yield [name, c.inode]
 }

@@ -27,8 +27,24 @@ interface Addon {
   duplicate(fd: number): number
   setTimes(path: Buffer, times: number[]): number
   makeFifo(path: Buffer, mode: number): number
-  rename2(from: Buffer, to: Buffer, flags: number): number
   pidfdOpen(pid: number): number
+  pidfdSignal(pidfd: number, signo: number): number
+  openBeneath(dir: number, path: Buffer, flags: number, mode: number): number
+  reopen(fd: number, flags: number): number
+  mkdirAt(dir: number, name: Buffer, mode: number): number
+  fifoAt(dir: number, name: Buffer, mode: number): number
+  unlinkAt(dir: number, name: Buffer, flags: number): number
+  symlinkAt(target: Buffer, dir: number, name: Buffer): number
+  linkAt(from: number, name: Buffer, to: number, newName: Buffer): number
+  renameAt(from: number, name: Buffer, to: number, newName: Buffer, flags: number): number
+  readlinkFd(fd: number): Buffer
+  chownFd(fd: number, uid: number, gid: number): number
+  timesFd(fd: number, times: number[]): number
+  openPty(flags: number): number
+  ptyNumber(fd: number): number
+  lockFile(fd: number): number
+  forgetShared(buffer: Buffer): number
+  connectOut(kind: number, address: Buffer): number
 }
 
 const file = join(import.meta.dirname, '../../build/addon.node')

@@ -1,23 +1,45 @@
 /**
  * The exec gate: what may become a program, a library mapping, or a script, by content hash.
  * Image files are decided by the signed index; everything else is copied, sealed, hashed, and the
- * sealed copy is what is used.
+ * sealed copy is what is used. Whatever goes wrong on the way is a refusal, and a decision that
+ * cannot be recorded is one too.
  */
 import { createHash } from 'node:crypto'
-import { closeSync, openSync, readSync } from 'node:fs'
-import { EACCES, EIO, type Errno } from '../abi/errno.ts'
-import { O_CLOEXEC, O_NOFOLLOW, O_RDONLY } from '../abi/fcntl.ts'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { EACCES, type Errno } from '../abi/errno.ts'
+import { O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } from '../abi/fcntl.ts'
 import { pathOf, type Dentry } from '../fs/inode.ts'
 import { addon } from '../native/addon.ts'
-import type { Audit } from './audit.ts'
+import type { Audit, AuditEvent } from './audit.ts'
 
 export interface ApprovedProgram { readonly path: string; readonly sha256: string; readonly kind: 'elf' | 'script'; readonly nid: number }
 
-export interface GateRules {
+/** The approved programs of an image, found by what is asked for; shared by all its containers. */
+export class Approvals {
   readonly exec: 'path+digest' | 'digest'
-  readonly programs: readonly ApprovedProgram[]
-  /** Index in the megabinary by ELF digest. */
+  readonly byNid = new Map<number, ApprovedProgram[]>()
+  readonly byDigest = new Map<string, ApprovedProgram[]>()
   readonly elfIndex: ReadonlyMap<string, number>
+  /** Bytes of the largest program: nothing larger needs to be hashed. */
+  readonly largest: number
+
+  /** `elfIndex`: index in the megabinary by ELF digest; `sizeOf`: bytes of an image file. */
+  constructor(exec: 'path+digest' | 'digest', programs: readonly ApprovedProgram[], elfIndex: ReadonlyMap<string, number>, sizeOf: (nid: number) => number) {
+    this.exec = exec
+    this.elfIndex = elfIndex
+    let largest = 0
+    for (const p of programs) {
+      const add = <K>(map: Map<K, ApprovedProgram[]>, key: K): void => {
+        const list = map.get(key)
+        if (list) list.push(p)
+        else map.set(key, [p])
+      }
+      add(this.byNid, p.nid)
+      add(this.byDigest, p.sha256)
+      largest = Math.max(largest, sizeOf(p.nid))
+    }
+    this.largest = largest
+  }
 }
 
 export interface Approved {
@@ -29,67 +51,71 @@ export interface Approved {
 }
 
 export class Gate {
-  private readonly byNid = new Map<number, ApprovedProgram[]>()
-  private readonly byDigest = new Map<string, ApprovedProgram[]>()
-
-  private readonly rules: GateRules
+  private readonly approvals: Approvals
   private readonly audit: Audit
   private readonly container: string
 
-  constructor(rules: GateRules, audit: Audit, container: string) {
-    this.rules = rules
+  constructor(approvals: Approvals, audit: Audit, container: string) {
+    this.approvals = approvals
     this.audit = audit
     this.container = container
-    for (const p of rules.programs) {
-      this.byNid.set(p.nid, [...(this.byNid.get(p.nid) ?? []), p])
-      this.byDigest.set(p.sha256, [...(this.byDigest.get(p.sha256) ?? []), p])
-    }
   }
 
-  /** Approves the regular file `d` as `event`, or −EACCES with an audit record. */
-  check(d: Dentry, event: 'exec' | 'mmap'): Approved | Errno {
-    const backing = d.inode.backing
+  /** Approves the regular file `d` as `event`, or −EACCES with an audit record; `part`: of a program that is on record itself. */
+  check(d: Dentry, event: 'exec' | 'mmap', part = false): Approved | Errno {
+    const { backing, fs } = d.inode
     const path = pathOf(d)
-    if (!backing) return this.deny(event, path, undefined, 'not a regular file')
-    if (backing.kind === 'image') {
-      const known = this.byNid.get(backing.nid)
-      if (!known) return this.deny(event, path, undefined, 'not in the manifest')
-      if (this.rules.exec === 'path+digest' && !known.some((p) => p.path === path)) {
-        return this.deny(event, path, known[0]!.sha256, 'path+digest: this digest is approved at another path')
-      }
-      return this.approved(known[0]!)
+    if (fs.noexec) return this.refuse(event, path, `${fs.type} is mounted noexec`)
+    if (backing?.kind === 'image') {
+      const known = this.approvals.byNid.get(backing.nid)
+      return known ? this.decide(event, path, known[0]!.sha256, known, undefined, part) : this.refuse(event, path, 'not in the manifest')
     }
+    if (!backing && !fs.host) return this.refuse(event, path, 'not a regular file')
     let fd = -1
     let copy = -1
     try {
-      fd = openSync(backing.path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+      fd = fs.host ? fs.host.open(d, O_RDONLY) : openSync(backing!.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+      if (fd < 0) return this.refuse(event, path, `it could not be read (errno ${-fd})`)
+      if (fstatSync(fd).size > this.approvals.largest) return this.refuse(event, path, 'larger than every program in the manifest')
       copy = addon.sealedCopy(fd)
-    } catch {
-      return -EIO
+      if (copy < 0) return this.refuse(event, path, `it could not be copied (errno ${-copy})`)
+      const sha256 = hashDescriptor(copy)
+      const r = this.decide(event, path, sha256, this.approvals.byDigest.get(sha256), copy, part)
+      if (typeof r !== 'number') copy = -1
+      return r
+    } catch (e) {
+      return this.refuse(event, path, `it could not be checked (${(e as { code?: string }).code ?? 'unknown'})`)
     } finally {
       if (fd >= 0) closeSync(fd)
+      if (copy >= 0) closeSync(copy)
     }
-    if (copy < 0) return copy
-    const sha256 = hashDescriptor(copy)
-    const known = this.byDigest.get(sha256)
-    if (!known) {
-      closeSync(copy)
-      return this.deny(event, path, sha256, 'digest not in the manifest')
-    }
-    if (this.rules.exec === 'path+digest' && !known.some((p) => p.path === path)) {
-      closeSync(copy)
-      return this.deny(event, path, sha256, 'path+digest: this digest is approved at another path')
-    }
-    return { ...this.approved(known[0]!), fd: copy }
   }
 
-  private approved(p: ApprovedProgram): Approved {
-    return { sha256: p.sha256, elf: this.rules.elfIndex.get(p.sha256) ?? -1, kind: p.kind }
+  private decide(event: 'exec' | 'mmap', path: string, sha256: string, known: readonly ApprovedProgram[] | undefined, fd: number | undefined, part: boolean): Approved | Errno {
+    if (!known) return this.refuse(event, path, 'digest not in the manifest', sha256)
+    const { exec, elfIndex } = this.approvals
+    if (exec === 'path+digest' && !known.some((p) => p.path === path)) {
+      return this.refuse(event, path, 'path+digest: this digest is approved at another path', sha256)
+    }
+    if (!part && !this.record({ event, decision: 'allowed', path, digest: sha256, rule: exec })) return -EACCES
+    return { sha256, elf: elfIndex.get(sha256) ?? -1, kind: known[0]!.kind, ...(fd === undefined ? {} : { fd }) }
   }
 
-  private deny(event: 'exec' | 'mmap', path: string, digest: string | undefined, rule: string): Errno {
-    this.audit.record({ container: this.container, event, decision: 'denied', path, ...(digest ? { digest } : {}), rule })
+  /** A refusal, on record. */
+  refuse(event: 'exec' | 'mmap', path: string, rule: string, digest?: string): Errno {
+    this.record({ event, decision: 'denied', path, ...(digest ? { digest } : {}), rule })
     return -EACCES
+  }
+
+  /** False when the decision could not be recorded: then it is a refusal. */
+  private record(event: Omit<AuditEvent, 'container'>): boolean {
+    try {
+      this.audit.record({ container: this.container, ...event })
+      return true
+    } catch (e) {
+      process.stderr.write(`vkernel: the audit log cannot be written, nothing is executed: ${(e as Error).message}\n`)
+      return false
+    }
   }
 }
 

@@ -2,17 +2,19 @@
 import { pack } from 'msgpackr'
 import { closeSync, readSync } from 'node:fs'
 import * as E from '../abi/errno.ts'
-import { AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, X_OK } from '../abi/fcntl.ts'
-import { GRANT_HOST, GRANT_IMAGE } from '../abi/ring.ts'
+import { AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, S_IFLNK, S_IFMT, S_ISGID, S_ISUID, X_OK } from '../abi/fcntl.ts'
+import { ASK_WITH_FD, GRANT_HOST, GRANT_IMAGE } from '../abi/ring.ts'
 import { isDir, pathOf, type Dentry } from '../fs/inode.ts'
 import { may, resolve } from '../fs/path.ts'
 import type { Approved } from '../policy/gate.ts'
 import type { Call, Handler } from './handler.ts'
 
+const NUL = Buffer.from([0])
+
 interface Program { kind: number; node: number; nid: number; elf: number; path: Buffer; size: number }
 
-/** Scripts may name scripts, but not for ever (fs/exec.c). */
-const MAX_DEPTH = 4
+/** Scripts may name scripts, but not for ever (fs/exec.c exec_binprm). */
+const MAX_DEPTH = 5
 
 function headOf(call: Call, d: Dentry, a: Approved, len: number): Buffer {
   const b = d.inode.backing
@@ -35,11 +37,18 @@ function program(call: Call, d: Dentry, a: Approved): Program {
 }
 
 /** Approves `d` as something to execute: permission first, as Linux does, then content. */
-function approve(call: Call, d: Dentry): Approved | E.Errno {
-  if (isDir(d.inode)) return -E.EACCES
-  if (!call.task.container.vfs.isRegular(d.inode)) return -E.EACCES
-  if (!may(d.inode, X_OK, call.task.creds)) return -E.EACCES
-  return call.task.container.gate.check(d, 'exec')
+function approve(call: Call, d: Dentry, part = false): Approved | E.Errno {
+  const { container, creds } = call.task
+  const i = d.inode
+  if ((i.mode & S_IFMT) === S_IFLNK) return i.special ? container.gate.refuse('exec', pathOf(d), 'not a regular file') : -E.ELOOP
+  if (isDir(i)) return -E.EACCES
+  if (!container.vfs.isRegular(i)) return container.gate.refuse('exec', pathOf(d), 'not a regular file')
+  if (!may(i, X_OK, creds)) return -E.EACCES
+  const a = container.gate.check(d, 'exec', part)
+  if (typeof a !== 'number' && i.mode & (S_ISUID | S_ISGID) && (i.uid !== creds.uid[1] || i.mode & S_ISGID)) {
+    container.report(call.task, 'exec', pathOf(d), 'set-id bits are ignored')
+  }
+  return a
 }
 
 const PT_INTERP = 3
@@ -59,14 +68,26 @@ function interpreterOf(head: Buffer): string | undefined | E.Errno {
   return undefined
 }
 
+/** NUL-terminated strings as the loader sends them (argv, environment; cut to what fits). */
+const strings = (b: Buffer | undefined): Buffer => b ?? Buffer.alloc(0)
+
 const execve: Handler = (call) => {
-  const { vfs } = call.task.container
+  const { vfs, gate } = call.task.container
   const flags = call.int(2)
-  const start = call.node(0)
-  if (typeof start === 'number') return start
+  if (flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)) return -E.EINVAL
   const path = call.text(1)
-  let d: Dentry | E.Errno = path === '' && flags & AT_EMPTY_PATH ? start
-    : resolve(vfs, start, path, !(flags & AT_SYMLINK_NOFOLLOW), call.task.creds)
+  const empty = path === '' && (flags & AT_EMPTY_PATH) !== 0
+  const start = call.node(0)
+  // A descriptor that no file of the container is behind: a memfd, a pipe, a socket.
+  if (typeof start === 'number') return empty ? gate.refuse('exec', call.task.container.plainFd(call.task, call.int(3)), 'not a file of the container') : start
+  let d: Dentry | E.Errno = empty ? start : resolve(vfs, start, path, !(flags & AT_SYMLINK_NOFOLLOW), call.task.creds)
+  if (typeof d !== 'number' && d.inode.special?.kind === 'fd') {
+    // /proc/self/fd/N: the loader knows what N is, and asks again with it.
+    const n = Buffer.alloc(4)
+    n.writeUInt32LE(d.inode.special.fd)
+    call.write(0, n)
+    return -ASK_WITH_FD
+  }
   let argv: Buffer[] | null = null
   let shown = path
   const undo = (e: E.Errno): E.Errno => {
@@ -98,12 +119,14 @@ const execve: Handler = (call) => {
     if (interp !== undefined) {
       const at = resolve(vfs, call.task.cwd, interp, true, call.task.creds)
       if (typeof at === 'number') return undo(at)
-      const approvedInterp = approve(call, at)
+      const approvedInterp = approve(call, at, true)
       if (typeof approvedInterp === 'number') return undo(approvedInterp)
       loader = program(call, at, approvedInterp)
     }
     call.task.exe = d
-    call.task.argv0 = path
+    const given = strings(call.bytes(4))
+    call.task.argv = argv ? Buffer.concat([...argv.flatMap((a) => [a, NUL]), given.subarray(given.indexOf(0) + 1)]) : Buffer.from(given)
+    call.task.env = Buffer.from(strings(call.bytes(5)))
     return call.write(0, pack({ exe, interp: loader, argv }))
   }
 }
@@ -111,7 +134,7 @@ const execve: Handler = (call) => {
 /** mmap(PROT_EXEC) of a file that the loader does not know as the image's. */
 const mmap: Handler = (call) => {
   const d = call.node(4)
-  if (typeof d === 'number') return -E.EACCES
+  if (typeof d === 'number') return call.task.container.gate.refuse('mmap', '(no file)', 'not a file of the container')
   const a = call.task.container.gate.check(d, 'mmap')
   if (typeof a === 'number') return a
   if (a.fd === undefined || a.kind !== 'elf') {

@@ -8,42 +8,45 @@ import * as E from '../abi/errno.ts'
 /** A place in the window; `undefined`: the guest passed a null pointer. */
 export interface Place { readonly off: number; readonly len: number }
 
+const NULL = 0xffff_ffff
+
 /**
- * One request. The window is the daemon's copy of its used part: it was taken once, and what is
- * written goes back with the reply.
+ * One request. Handlers are synchronous, so a ring has one of these and fills it anew for each call.
+ *
+ * The arguments are the daemon's copy, taken once. The window is shared with the guest, which may
+ * change it at any time: a handler reads an argument's bytes once and looks at that copy only.
  */
 export class Call {
   /** Descriptors that go with the reply; closed after sending. */
   readonly fds: number[] = []
-  private readonly writes: { off: number; bytes: Buffer }[] = []
+  task!: Task
+  /** Low and high half of each argument. */
+  readonly args = new Uint32Array(12)
+  private window!: Buffer
 
-  readonly task: Task
-  readonly args: readonly bigint[]
-  private readonly window: Buffer
-
-  constructor(task: Task, args: readonly bigint[], window: Buffer) {
+  /** Starts over for another request, whose arguments are in `args` already. */
+  begin(task: Task, window: Buffer): void {
     this.task = task
-    this.args = args
     this.window = window
+    this.fds.length = 0
   }
 
   int(n: number): number {
-    return Number(BigInt.asIntN(32, this.args[n]!))
+    return this.args[2 * n]! | 0
   }
 
   /** A 64-bit signed value, exact up to 2^53. */
   long(n: number): number {
-    return Number(BigInt.asIntN(64, this.args[n]!))
+    return (this.args[2 * n + 1]! | 0) * 0x1_0000_0000 + this.args[2 * n]!
   }
 
   place(n: number): Place | undefined {
-    const v = this.args[n]!
-    if (v === 0xffff_ffff_ffff_ffffn) return undefined
-    const off = Number(v & 0xffff_ffffn)
-    const len = Number(v >> 32n)
+    const off = this.args[2 * n]!, len = this.args[2 * n + 1]!
+    if (off === NULL && len === NULL) return undefined
     return off <= RING_WINDOW && len <= RING_WINDOW - off ? { off, len } : { off: 0, len: 0 }
   }
 
+  /** A copy of the bytes that an argument points to. */
   bytes(n: number): Buffer | undefined {
     const p = this.place(n)
     return p && Buffer.from(this.window.subarray(p.off, p.off + p.len))
@@ -51,29 +54,23 @@ export class Call {
 
   /** A path or name, one character a byte. */
   text(n: number): string {
-    return this.bytes(n)?.toString('latin1') ?? ''
+    const p = this.place(n)
+    return p ? this.window.toString('latin1', p.off, p.off + p.len) : ''
   }
 
   /** The dentry behind a node-id argument. */
   node(n: number): Dentry | Errno {
-    return this.task.container.vfs.dentry(Number(this.args[n]! & 0xffff_ffffn)) ?? -E.ENOENT
+    return this.task.container.vfs.dentry(this.args[2 * n]!) ?? -E.ENOENT
   }
 
   /** Writes an out buffer, cut to its capacity; returns the bytes written. */
   out(n: number, bytes: Buffer): number {
     const p = this.place(n)
-    if (!p) return 0
-    return this.write(p.off, bytes.subarray(0, p.len))
+    return p ? bytes.copy(this.window, p.off, 0, p.len) : 0
   }
 
   write(off: number, bytes: Buffer): number {
-    this.writes.push({ off, bytes })
-    return bytes.length
-  }
-
-  /** Copies what was written into the shared window. */
-  flush(window: Buffer): void {
-    for (const w of this.writes) w.bytes.copy(window, w.off)
+    return bytes.copy(this.window, off)
   }
 }
 

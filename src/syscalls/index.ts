@@ -1,15 +1,17 @@
 /** All handlers of mediated calls, by number. */
+import { handlers as attributes } from './attributes.ts'
 import { handlers as exec } from './exec.ts'
 import { handlers as file } from './file.ts'
 import type { Handler } from './handler.ts'
-import { openat } from './open.ts'
+import { handlers as net } from './net.ts'
+import { ioctl, openat } from './open.ts'
 import { handlers as process, report } from './process.ts'
 import { nrOf } from './table/index.ts'
 
 /** Not a system call: the loader's audit line. */
 export const REPORT_NR = 0xfff0
 
-const named: Record<string, Handler> = { ...file, ...exec, ...process, openat }
+const named: Record<string, Handler> = { ...file, ...attributes, ...exec, ...process, ...net, openat, ioctl }
 
 export const handlers: ReadonlyMap<number, Handler> = new Map([
   ...Object.entries(named).map(([name, h]): [number, Handler] => [nrOf(name), h]),

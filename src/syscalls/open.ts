@@ -1,10 +1,10 @@
 /** open and its grants: what the loader gets for a name. */
-import { closeSync, openSync } from 'node:fs'
+import { openSync, unlinkSync } from 'node:fs'
 import * as E from '../abi/errno.ts'
 import * as F from '../abi/fcntl.ts'
 import { FIFO_NO_READER, GRANT_DIR, GRANT_HOST, GRANT_IMAGE, GRANT_LOADER, GRANT_SIZE } from '../abi/ring.ts'
 import { isDir, now, type Dentry, type Inode } from '../fs/inode.ts'
-import { may, walk } from '../fs/path.ts'
+import { may, walk, writable } from '../fs/path.ts'
 import { addon } from '../native/addon.ts'
 import type { Call } from './handler.ts'
 
@@ -35,29 +35,49 @@ export function openat(call: Call): number {
   const flags = call.int(2)
   const at = call.node(0)
   if (typeof at === 'number') return at
-  if ((flags & F.O_TMPFILE) === F.O_TMPFILE) return -E.EOPNOTSUPP
+  const temporary = (flags & F.O_TMPFILE) === F.O_TMPFILE
   const create = (flags & F.O_CREAT) !== 0 && !(flags & F.O_PATH)
   const exclusive = create && (flags & F.O_EXCL) !== 0
   const follow = !(flags & F.O_NOFOLLOW) && !exclusive
   const creds = call.task.creds
   const found = walk(vfs, at, call.text(1), follow, creds)
   if (typeof found === 'number') return found
-  let node = found.node
+  const node = found.node
+  if (temporary) return node ? openUnnamed(call, node, flags) : -E.ENOENT
   if (!node) {
     if (!create) return -E.ENOENT
     if (found.slash) return -E.EISDIR
     if (found.dir.deleted) return -E.ENOENT
+    if (!writable(found.dir)) return -E.EROFS
     if (!may(found.dir.inode, F.W_OK | F.X_OK, creds)) return -E.EACCES
     if (found.dir.inode.special) return -E.EACCES
-    const inode = vfs.newInode(F.S_IFREG | (call.int(3) & 0o7777), creds.uid[1], groupOf(found.dir.inode, creds.gid[1]), found.dir.inode.fs)
-    const r = vfs.createContents(inode)
-    if (r < 0) return r
-    node = vfs.link(found.dir, found.name, inode)
-    return openNode(call, node, flags & ~F.O_TRUNC, true)
+    const made = vfs.make(found.dir, found.name, F.S_IFREG | (call.int(3) & 0o7777), creds.uid[1], groupOf(found.dir.inode, creds.gid[1]))
+    return typeof made === 'number' ? made : openNode(call, made, flags & ~F.O_TRUNC, true)
   }
   if (exclusive) return -E.EEXIST
   if (create && isDir(node.inode)) return -E.EISDIR
   return openNode(call, node, flags, false)
+}
+
+/** O_TMPFILE: a file that no name leads to; its contents have no name on the host either once they are open. */
+function openUnnamed(call: Call, dir: Dentry, flags: number): number {
+  const { vfs } = call.task.container
+  const creds = call.task.creds
+  if (!isDir(dir.inode)) return -E.ENOTDIR
+  if ((flags & F.O_ACCMODE) === F.O_RDONLY) return -E.EINVAL
+  if (!writable(dir)) return -E.EROFS
+  if (!may(dir.inode, F.W_OK | F.X_OK, creds)) return -E.EACCES
+  if (dir.inode.special || dir.inode.fs.host) return -E.EOPNOTSUPP
+  const inode = vfs.newInode(F.S_IFREG | (call.int(3) & 0o7777), creds.uid[1], groupOf(dir.inode, creds.gid[1]), dir.inode.fs)
+  const r = vfs.createContents(inode)
+  if (r < 0) return r
+  const path = vfs.upperPath(inode)
+  const d = vfs.anonymous(inode, `#${inode.ino}`, dir)
+  inode.nlink = 0
+  vfs.forget(d)
+  const fd = hostOpen(path, flags & ~(F.O_CREAT | F.O_EXCL | F.O_TMPFILE))
+  unlinkSync(path)
+  return grantHost(call, fd, d)
 }
 
 /** A new file takes its directory's group where that has set-group-id (inode_init_owner). */
@@ -77,24 +97,32 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
   if (type === F.S_IFLNK) return flags & F.O_PATH ? grant(GRANT_DIR) : -E.ELOOP
   if (flags & F.O_DIRECTORY && type !== F.S_IFDIR) return -E.ENOTDIR
   if (flags & F.O_PATH) return grant(GRANT_DIR)
+  const writes = access !== F.O_RDONLY || (flags & F.O_TRUNC) !== 0
+  const device = [F.S_IFCHR, F.S_IFBLK, F.S_IFIFO, F.S_IFSOCK].includes(type)
+  if (writes && !device && !writable(node)) return type === F.S_IFDIR ? -E.EISDIR : -E.EROFS
   const want = access === F.O_RDONLY ? F.R_OK : access === F.O_WRONLY ? F.W_OK : F.R_OK | F.W_OK
   if (!created && !may(i, want, call.task.creds)) return -E.EACCES
   if (type === F.S_IFDIR) return access === F.O_RDONLY ? grant(GRANT_DIR) : -E.EISDIR
   const special = i.special
   switch (special?.kind) {
     case 'device': return grantHost(call, hostOpen(special.host, flags & ~(F.O_CREAT | F.O_TRUNC | F.O_EXCL)), node)
-    case 'tty': return call.task.tty < 0 ? -E.ENXIO : grantHost(call, addon.duplicate(call.task.tty), node)
+    case 'tty': case 'console': return openTerminal(call, node, special.kind, flags)
+    case 'ptmx': return openMaster(call, node, flags)
+    case 'pty': return special.master ? -E.EIO : grantHost(call, call.task.container.ptys.open(special.pty, flags), node)
     case 'fifo': return grantHost(call, openFifo(special.host, flags), node)
     case 'text': {
-      if (access !== F.O_RDONLY) return -E.EACCES
+      if (access !== F.O_RDONLY) return special.sink ? grantHost(call, hostOpen('/dev/null', flags & F.O_ACCMODE), node) : -E.EACCES
       const made = special.make()
       return grantHost(call, addon.memoryFile(typeof made === 'string' ? Buffer.from(made, 'latin1') : made, true), node)
     }
-    case 'maps': return grant(GRANT_LOADER, { what: 1 })
+    case 'maps': return special.own() ? grant(GRANT_LOADER, { what: 1 }) : grantHost(call, addon.memoryFile(Buffer.alloc(0), true), node)
     default: break
   }
   if (type === F.S_IFSOCK) return -E.ENXIO
-  const writes = access !== F.O_RDONLY || (flags & F.O_TRUNC) !== 0
+  if (i.fs.host) {
+    const fd = i.fs.host.open(node, flags)
+    return fd === -E.ENXIO && type === F.S_IFIFO && !(flags & F.O_NONBLOCK) ? -FIFO_NO_READER : grantHost(call, fd, node)
+  }
   if (i.backing?.kind === 'image') {
     if (!writes) return grant(GRANT_IMAGE, { nid: i.backing.nid, size: i.backing.size })
     const r = vfs.copyUp(i, (flags & F.O_TRUNC) !== 0)
@@ -103,8 +131,36 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
   }
   const b = i.backing
   if (!b || b.kind === 'image') return -E.EIO
-  if (b.kind === 'host' && b.readonly && writes) return -E.EROFS
   return grantHost(call, hostOpen(b.path, flags & ~(F.O_CREAT | F.O_EXCL)), node)
+}
+
+/** /dev/tty is the caller's controlling terminal (tty_nr of proc(5) stat), /dev/console the container's own. */
+function openTerminal(call: Call, node: Dentry, kind: 'tty' | 'console', flags: number): number {
+  const { container } = call.task
+  const pty = kind === 'console' ? container.terminal : container.controllingTerminal(call.task)
+  return pty ? grantHost(call, container.ptys.open(pty, flags), node) : -E.ENXIO
+}
+
+/** A new terminal; the descriptor's node remembers which, for TIOCGPTN. */
+function openMaster(call: Call, node: Dentry, flags: number): number {
+  const { vfs, ptys } = call.task.container
+  const made = ptys.create(flags, call.task.creds.uid[1])
+  if (typeof made === 'number') return made
+  const inode = Object.assign(vfs.newInode(node.inode.mode, 0, 0, node.inode.fs), {
+    rdev: node.inode.rdev, special: { kind: 'pty', pty: made.pty, master: true } as const,
+  })
+  const d = vfs.anonymous(inode, 'ptmx', node.parent)
+  vfs.forget(d)
+  d.deleted = false
+  return grantHost(call, made.master, d)
+}
+
+/** TIOCGPTN: the number of a terminal as the container counts. */
+export function ioctl(call: Call): number {
+  const d = call.node(0)
+  if (typeof d === 'number') return -E.ENOTTY
+  const special = d.inode.special
+  return special?.kind === 'pty' && special.master ? special.pty.index : -E.ENOTTY
 }
 
 function hostOpen(path: string, flags: number): number {

@@ -1,13 +1,21 @@
 /** fork's registration, credentials, and reports of the loader for the audit log. */
+import { closeSync } from 'node:fs'
 import * as E from '../abi/errno.ts'
 import type { Call, Handler } from './handler.ts'
+
+/** Processes of one container. */
+const MAX_TASKS = 4096
 
 /** The child's connection came before this call, on the parent's (docs/abi.md). */
 const fork: Handler = (call) => {
   const { task } = call
   const conn = task.announced.shift()
   if (conn === undefined) return -E.EINVAL
-  return task.container.addTask(conn, task.creds, task.cwd, task.tty, task).num
+  if (task.container.tasks.size >= MAX_TASKS) {
+    closeSync(conn)
+    return -E.EAGAIN
+  }
+  return task.container.addTask(conn, task.creds, task.cwd, task).num
 }
 
 /** All ids at once: uid×3, gid×3, groups. The loader has applied Linux's rules; this checks them. */
@@ -26,14 +34,12 @@ const setresuid: Handler = (call) => {
   return 0
 }
 
-/** REPORT: a line of the loader's own. */
+/** REPORT: a line of the loader's own; the first word is the event. */
 export function report(call: Call): number {
   const { container } = call.task
   const text = call.text(0)
-  const path = call.task.argv0
-  const event = text.startsWith('syscall') ? 'syscall' : text.startsWith('egress') ? 'egress'
-    : text.startsWith('exec') ? 'mmap' : 'instruction'
-  container.audit.record({ container: container.id, event, decision: event === 'instruction' ? 'reported' : 'denied', path, rule: text })
+  const event = text.startsWith('syscall') ? 'syscall' : text.startsWith('exec') ? 'mmap' : 'instruction'
+  container.report(call.task, event, undefined, text)
   return 0
 }
 

@@ -178,6 +178,24 @@ fn object(p: Program, fds: &mut std::vec::IntoIter<i32>) -> Result<Object, Errno
     Ok(Object { path: p.path.0, elf, size: extent.size, ino: p.nid, fd: img.erofs_fd, off: extent.off, owned: false })
 }
 
+/// Strings for the daemon's view of the process, NUL-terminated and cut to `limit` bytes.
+fn flattened(list: &[Vec<u8>], limit: usize) -> Vec<u8> {
+    let mut out: Vec<u8> = list.iter().flat_map(|s| s.iter().copied().chain([0])).take(limit).collect();
+    if out.len() == limit {
+        out[limit - 1] = 0;
+    }
+    out
+}
+
+/// The request for (node of a directory or file, its descriptor), path and flags.
+fn ask(t: &mut Thread, (node, fd): (u32, i32), path: &[u8], flags: i32, (argv, envp): (&[Vec<u8>], &[Vec<u8>])) -> Result<ring::Reply, Errno> {
+    let mut w = ring::window(t)?;
+    let p = w.put(path).ok_or(crate::errno::ENAMETOOLONG)?;
+    let shown = w.put(&flattened(argv, 32 << 10)).ok_or(E2BIG)?;
+    let env = w.put(&flattened(envp, 16 << 10)).ok_or(E2BIG)?;
+    ring::call(t, libc::SYS_execve as u32, [u64::from(node), p, flags as u64, fd as u64, shown, env], w)
+}
+
 fn plan(t: &mut Thread, dirfd: i32, path: Vec<u8>, argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>, flags: i32) -> Result<Plan, Errno> {
     #[cfg(feature = "bare")]
     if ring::conn() < 0 {
@@ -192,10 +210,18 @@ fn plan(t: &mut Thread, dirfd: i32, path: Vec<u8>, argv: Vec<Vec<u8>>, envp: Vec
         crate::mediated::check_open(dirfd)?;
         process::files().kind(dirfd).node
     };
-    let mut w = ring::window(t)?;
-    let p = w.put(&path).ok_or(crate::errno::ENAMETOOLONG)?;
-    let args = [u64::from(node), p, flags as u64, if empty { u64::from(node) } else { 0 }, 0, 0];
-    let reply = ring::call(t, libc::SYS_execve as u32, args, w)?;
+    if node == 0 && !empty {
+        return Err(crate::errno::ENOTDIR);
+    }
+    let mut reply = ask(t, (node, dirfd), &path, flags, (&argv, &envp))?;
+    if reply.ret == Err(Errno(vkernel_abi::generated::ring::ASK_WITH_FD)) {
+        // The path is /proc/self/fd/N: what N is only we know.
+        let bytes = reply.window.get(0, 4);
+        let fd = i32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+        crate::mediated::check_open(fd).map_err(|_| crate::errno::ENOENT)?;
+        let node = process::files().kind(fd).node;
+        reply = ask(t, (node, fd), b"", flags | libc::AT_EMPTY_PATH, (&argv, &envp))?;
+    }
     let len = reply.ret?;
     let granted: Granted = rmp_serde::from_slice(&reply.window.get(0, len as usize)).map_err(|_| EIO)?;
     let mut fds = reply.fds.into_iter();
@@ -378,6 +404,7 @@ fn replace(t: &mut Thread, plan: &Plan) -> Result<(), Errno> {
     let keep: Vec<i32> = plan.interp.iter().chain([&plan.exe]).map(|o| o.fd).collect();
     process::files().close_on_exec(&keep);
     signal::reset_for_exec();
+    crate::syscall::forget_reports();
     {
         let mut mm = process::mm();
         mm.reset()?;

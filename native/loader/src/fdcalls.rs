@@ -158,6 +158,14 @@ fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     if process::files().kind(fd).what != What::Host && !matches!(a[1], libc::FIOCLEX | libc::FIONCLEX) {
         return Err(ENOTTY);
     }
+    let node = process::files().kind(fd).node;
+    if a[1] == libc::TIOCGPTN && node != 0 && crate::ring::conn() >= 0 {
+        // A terminal's number is the container's, not the host's.
+        let w = crate::ring::window(t)?;
+        let n = crate::ring::call(t, libc::SYS_ioctl as u32, [u64::from(node), a[1], 0, 0, 0, 0], w)?.ret?;
+        guest::write(a[2], &(n as u32))?;
+        return Ok(0);
+    }
     let arg = if size == 0 { a[2] } else { guest::range(a[2], size)? };
     // SAFETY: the argument is an integer or a checked buffer of the request's size.
     unsafe { host::blocking(t.poll(), libc::SYS_ioctl, [a[0], a[1] & 0xffff_ffff, arg, 0, 0, 0]) }

@@ -175,6 +175,12 @@ impl Files {
         }
     }
 
+    /// Numbers that are open.
+    pub fn open(&self) -> impl Iterator<Item = i32> + use<> {
+        // SAFETY: plain fcntl.
+        (0..self.high).filter(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0)
+    }
+
     pub fn high(&self) -> i32 {
         self.high
     }

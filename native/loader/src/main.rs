@@ -5,6 +5,7 @@ mod bare;
 mod cpu;
 mod credcalls;
 mod direct;
+mod egress;
 mod erofs;
 mod errno;
 mod exec;

@@ -67,14 +67,19 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             if let Some(r) = stat_of_host(a[0] as i32, a[1]) {
                 return r;
             }
+            request(t, nr, a)?.ret?;
+            return contents_of_unnamed(a[0] as i32, a[1]);
         }
         libc::SYS_newfstatat if a[3] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {
-            if a[0] as i32 != AT_FDCWD
-                && let Some(r) = stat_of_host(a[0] as i32, a[2])
-            {
-                return r;
+            if a[0] as i32 != AT_FDCWD {
+                if let Some(r) = stat_of_host(a[0] as i32, a[2]) {
+                    return r;
+                }
+                request(t, nr, a)?.ret?;
+                return contents_of_unnamed(a[0] as i32, a[2]);
             }
         }
+        libc::SYS_readlink | libc::SYS_readlinkat => return readlinkat(t, a),
         libc::SYS_statx if a[2] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {
             let fd = a[0] as i32;
             if fd != AT_FDCWD && is_plain_host(fd) {
@@ -141,6 +146,43 @@ fn stat_of_host(fd: i32, buf: u64) -> Option<SysResult> {
         // SAFETY: a checked buffer of struct stat's size.
         unsafe { host::call(libc::SYS_fstat, args) }
     })
+}
+
+/// A file whose last name is gone: size and times are the open file's, which only we can ask.
+fn contents_of_unnamed(fd: i32, buf: u64) -> SysResult {
+    if guest::read::<u64>(buf + 16)? != 0 || process::files().kind(fd).what != What::Host {
+        return Ok(0);
+    }
+    let mut st = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills the struct.
+    let st = unsafe {
+        host::call(libc::SYS_fstat, [fd as u64, st.as_mut_ptr() as u64, 0, 0, 0, 0])?;
+        st.assume_init()
+    };
+    guest::write(buf + 48, &(st.st_size as u64))?;
+    guest::write(buf + 64, &(st.st_blocks as u64))?;
+    let times = [st.st_atime, st.st_atime_nsec, st.st_mtime, st.st_mtime_nsec, st.st_ctime, st.st_ctime_nsec];
+    guest::write_bytes(buf + 72, &times.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+    Ok(0)
+}
+
+/// readlinkat(2); /proc/self/fd/N is a link to what only we know: a node, or a plain host descriptor.
+fn readlinkat(t: &mut Thread, a: [u64; 6]) -> SysResult {
+    let n = request(t, nr(libc::SYS_readlinkat), [a[0], a[1], a[2], a[3], 0, 0])?.ret?;
+    let capacity = (a[3] as usize).min(abi::RING_WINDOW / 2);
+    if n < abi::FD_LINK {
+        return Ok(n);
+    }
+    let fd = (n - abi::FD_LINK) as i32;
+    check_open(fd).map_err(|_| crate::errno::ENOENT)?;
+    let node = process::files().kind(fd).node;
+    let mut w = ring::window(t)?;
+    let place = w.room(capacity).ok_or(EINVAL)?;
+    let args = if node != 0 { [u64::from(node), NULL, place, 0, 1, 0] } else { [fd as u64, NULL, place, 0, 2, 0] };
+    let reply = ring::call(t, nr(libc::SYS_readlinkat), args, w)?;
+    let len = (reply.ret? as usize).min(capacity);
+    guest::write_bytes(a[2], &reply.window.get((place & 0xffff_ffff) as usize, len))?;
+    Ok(len as i64)
 }
 
 /// Metadata calls on a descriptor without a node: the kernel's answer where it cannot change the
@@ -316,6 +358,18 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
                 unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
             }
             process::files().set_host(fd, node);
+            if u32_at(24) & libc::S_IFMT == libc::S_IFCHR && flags & libc::O_NOCTTY == 0 {
+                // A session leader without a terminal takes the first it opens, but for a master
+                // (tty_ioctl(4)); anybody else, and everything that is no terminal, gets an error
+                // that nothing depends on.
+                let mut number = 0;
+                // SAFETY: a descriptor we just received; the kernel writes an int.
+                unsafe {
+                    if libc::ioctl(fd, libc::TIOCGPTN, &mut number) != 0 {
+                        libc::ioctl(fd, libc::TIOCSCTTY, 0);
+                    }
+                }
+            }
             Ok(i64::from(fd))
         }
         // Another number for one of the guest's own descriptors (/proc/self/fd/N).
@@ -451,7 +505,14 @@ fn getdents(t: &mut Thread, a: [u64; 6]) -> SysResult {
 
 fn fetch_listing(t: &mut Thread, node: u32) -> Result<Vec<u8>, Errno> {
     let w = ring::window(t)?;
-    let reply = ring::call(t, nr(libc::SYS_getdents64), [u64::from(node), 0, 0, 0, 0, 0], w)?;
+    let mut reply = ring::call(t, nr(libc::SYS_getdents64), [u64::from(node), NULL, 0, 0, 0, 0], w)?;
+    if reply.ret == Err(Errno(abi::ASK_WITH_FD)) {
+        // /proc/self/fd: the numbers are ours to know.
+        let open: Vec<u8> = process::files().open().flat_map(|fd| (fd as u32).to_le_bytes()).collect();
+        let mut w = ring::window(t)?;
+        let place = w.put(&open).ok_or(crate::errno::EIO)?;
+        reply = ring::call(t, nr(libc::SYS_getdents64), [u64::from(node), place, 0, 0, 0, 0], w)?;
+    }
     let n = reply.ret?;
     let Some(&fd) = reply.fds.first() else {
         return Ok(reply.window.get(0, n as usize));

@@ -5,7 +5,8 @@ use crate::cpu::Thread;
 use crate::errno::{EACCES, EFAULT, EINVAL, EPERM, Errno, SysResult};
 use crate::fdcalls::pair_to_guest;
 use crate::files::{Files, What};
-use crate::{direct, guest, host, mediated, process, ring};
+use crate::{direct, egress, guest, host, process, ring};
+use vkernel_abi::generated::ring::ROOT_NODE;
 
 const AF_NETLINK_ROUTE: i32 = 0;
 
@@ -39,30 +40,45 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             unsafe { host::call(nr, [a[0], a[1], a[2], pair.as_mut_ptr() as u64, 0, 0]) }?;
             pair_to_guest(a[3], pair)
         }
-        libc::SYS_connect | libc::SYS_bind => {
-            check_address(t, nr, a[1], a[2])?;
-            passed(t, nr, a)
-        }
-        libc::SYS_sendto => {
-            if a[4] != 0 {
-                check_address(t, nr, a[4], a[5])?;
+        libc::SYS_connect | libc::SYS_bind => match destination(t, nr, a[1], a[2])? {
+            Destination::AsGiven => passed(t, nr, a),
+            Destination::Socket(name) => {
+                // SAFETY: a live address.
+                unsafe { host::blocking(t.poll(), nr, [a[0], name.as_ptr() as u64, name.len() as u64, 0, 0, 0]) }
             }
-            passed(t, nr, a)
-        }
+            Destination::Outside(address) => egress::connect(t, a[0] as i32, &address),
+        },
+        libc::SYS_sendto if a[4] != 0 => match destination(t, nr, a[4], a[5])? {
+            Destination::AsGiven => passed(t, nr, a),
+            Destination::Socket(name) => {
+                let args = [a[0], guest::range(a[1], a[2])?, a[2], a[3], name.as_ptr() as u64, name.len() as u64];
+                // SAFETY: a checked buffer and a live address.
+                unsafe { host::blocking(t.poll(), nr, args) }
+            }
+            Destination::Outside(address) => egress::refuse(t, &address),
+        },
+        libc::SYS_sendto => passed(t, nr, a),
         libc::SYS_recvfrom => {
             let mut v = a;
             v[1] = guest::range(a[1], a[2])?;
             (v[4], v[5]) = address_buffer(a[4], a[5])?;
+            let capacity = capacity(a[4], a[5])?;
             // SAFETY: checked buffers.
-            unsafe { host::blocking(t.poll(), nr, v) }
+            let n = unsafe { host::blocking(t.poll(), nr, v) }?;
+            show_name(t, a[4], a[5], capacity)?;
+            Ok(n)
         }
         libc::SYS_accept | libc::SYS_accept4 | libc::SYS_getsockname | libc::SYS_getpeername => {
             let mut v = a;
             (v[1], v[2]) = address_buffer(a[1], a[2])?;
+            let capacity = capacity(a[1], a[2])?;
             // SAFETY: checked buffers.
             let r = unsafe { host::blocking(t.poll(), nr, v) };
             if matches!(nr, libc::SYS_accept | libc::SYS_accept4) && let Ok(fd) = r {
                 process::files().set_host(fd as i32, 0);
+            }
+            if r.is_ok() {
+                show_name(t, a[1], a[2], capacity)?;
             }
             r
         }
@@ -92,34 +108,102 @@ fn address_buffer(addr: u64, len_at: u64) -> Result<(u64, u64), Errno> {
     Ok((guest::range(addr, u64::from(len))?, guest::range(len_at, 4)?))
 }
 
+/// What an address argument of the guest means to the host.
+enum Destination {
+    /// Within the container: the kernel may see it.
+    AsGiven,
+    /// A socket of the container's tree, as the abstract name it is bound to.
+    Socket(Vec<u8>),
+    /// Beyond the container's loopback.
+    Outside(Vec<u8>),
+}
+
+/// Abstract names of sockets that have a path: this, and the inode number in eight hex digits. They
+/// live in the container's own network namespace; guests may not use the prefix themselves.
+const NAMED: &[u8] = b"\0vkernel/";
+const NAMED_LEN: usize = 2 + NAMED.len() + 8;
+
+fn abstract_name(ino: i64) -> Vec<u8> {
+    let mut v = (libc::AF_UNIX as u16).to_le_bytes().to_vec();
+    v.extend(NAMED);
+    v.extend(format!("{ino:08x}").bytes());
+    v
+}
+
 /// Decides on a destination or local address before the host kernel sees it.
-fn check_address(t: &mut Thread, nr: i64, addr: u64, len: u64) -> Result<(), Errno> {
+fn destination(t: &mut Thread, nr: i64, addr: u64, len: u64) -> Result<Destination, Errno> {
     let mut b = [0u8; 128];
     let n = (len as usize).min(b.len());
     guest::read_bytes(addr, &mut b[..n])?;
-    if n < 2 {
-        return Ok(());
+    if n < 2 || ring::conn() < 0 {
+        return Ok(Destination::AsGiven);
     }
-    let family = i32::from(u16::from_le_bytes([b[0], b[1]]));
-    let denied = match family {
-        libc::AF_UNIX => n > 2 && b[2] != 0,
-        libc::AF_INET if nr != libc::SYS_bind => !(b[4] == 127 || b[4..8] == [0; 4]),
-        libc::AF_INET6 if nr != libc::SYS_bind => !loopback6(&b[8..24]),
+    let outside = match i32::from(u16::from_le_bytes([b[0], b[1]])) {
+        libc::AF_UNIX if n > 2 && b[2] != 0 => return named(t, nr, &b[..n.min(110)]),
+        libc::AF_UNIX if b[2..n].starts_with(NAMED) => return Err(if nr == libc::SYS_bind { EACCES } else { Errno(libc::ECONNREFUSED) }),
+        libc::AF_INET if nr != libc::SYS_bind && n >= 16 => !(b[4] == 127 || b[4..8] == [0; 4]),
+        libc::AF_INET6 if nr != libc::SYS_bind && n >= 24 => !loopback6(&b[8..24]),
         _ => false,
     };
-    if !denied {
+    Ok(if outside { Destination::Outside(b[..n.min(28)].to_vec()) } else { Destination::AsGiven })
+}
+
+/// The socket at a path: bind makes its inode, everything else looks it up.
+fn named(t: &mut Thread, nr: i64, address: &[u8]) -> Result<Destination, Errno> {
+    let path = address[2..].split(|c| *c == 0).next().unwrap_or_default();
+    let (cwd, umask) = {
+        let fs = process::fs();
+        (u64::from(fs.cwd), u64::from(fs.umask))
+    };
+    let node = if path.first() == Some(&b'/') { u64::from(ROOT_NODE) } else { cwd };
+    let mut w = ring::window(t)?;
+    let p = w.put(path).ok_or(EINVAL)?;
+    let reply = if nr == libc::SYS_bind {
+        let whole: Vec<u8> = address[..2 + path.len()].iter().copied().chain([0]).collect();
+        let whole = w.put(&whole).ok_or(EINVAL)?;
+        ring::call(t, nr as u32, [node, p, 0o777 & !umask, whole, 0, 0], w)?
+    } else {
+        ring::call(t, libc::SYS_connect as u32, [0, node, p, 0, 0, 0], w)?
+    };
+    Ok(Destination::Socket(abstract_name(reply.ret?)))
+}
+
+/// Room that the guest has for an address.
+fn capacity(addr: u64, len_at: u64) -> Result<u32, Errno> {
+    if addr == 0 { Ok(0) } else { guest::read(len_at) }
+}
+
+/// Turns an abstract name of ours that the kernel has written into the path it stands for.
+fn show_name(t: &mut Thread, addr: u64, len_at: u64, capacity: u32) -> Result<(), Errno> {
+    if addr == 0 {
         return Ok(());
     }
-    if family == libc::AF_UNIX {
-        // No path of the container leads to a host socket; a missing one is ENOENT to connect.
-        return Err(if nr == libc::SYS_bind { EACCES } else { crate::errno::ENOENT });
+    let len: u32 = guest::read(len_at)?;
+    if let Some(path) = path_of_name(t, addr, len, capacity)? {
+        guest::write(len_at, &path)?;
     }
-    if ring::conn() < 0 {
-        return Ok(());
+    Ok(())
+}
+
+/// As `show_name`; the address's new length, if it was one of ours.
+fn path_of_name(t: &mut Thread, addr: u64, len: u32, capacity: u32) -> Result<Option<u32>, Errno> {
+    if len as usize != NAMED_LEN || (capacity as usize) < NAMED_LEN {
+        return Ok(None);
     }
-    let shown: Vec<String> = b[..n].iter().map(|v| format!("{v:02x}")).collect();
-    mediated::report(t, &format!("egress denied {} {}", nr, shown.join("")));
-    Err(EACCES)
+    let mut b = [0u8; NAMED_LEN];
+    guest::read_bytes(addr, &mut b)?;
+    if !b[2..].starts_with(NAMED) {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(&b[NAMED_LEN - 8..]).unwrap_or_default();
+    let Ok(ino) = u32::from_str_radix(text, 16) else { return Ok(None) };
+    let mut w = ring::window(t)?;
+    let place = w.room(112).ok_or(EINVAL)?;
+    let reply = ring::call(t, libc::SYS_getsockname as u32, [u64::from(ino), place, 0, 0, 0, 0], w)?;
+    let Ok(n) = reply.ret else { return Ok(None) };
+    let path = reply.window.get((place & 0xffff_ffff) as usize, (n as usize).min(112));
+    guest::write_bytes(addr, &path[..path.len().min(capacity as usize)])?;
+    Ok(Some(path.len() as u32))
 }
 
 /// ::1, ::, and their IPv4-mapped forms.
@@ -134,9 +218,12 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     let (name, name_len) = (field(0)?, field(1)? & 0xffff_ffff);
     let (iov, iov_len) = (field(2)?, field(3)?);
     let (control, control_len, flags) = (field(4)?, field(5)?, field(6)?);
-    if nr == libc::SYS_sendmsg && name != 0 {
-        check_address(t, nr, name, name_len)?;
-    }
+    let to = if nr == libc::SYS_sendmsg && name != 0 { destination(t, nr, name, name_len)? } else { Destination::AsGiven };
+    let (name_at, name_size) = match &to {
+        Destination::AsGiven => (guest::range(name, name_len)?, name_len),
+        Destination::Socket(v) => (v.as_ptr() as u64, v.len() as u64),
+        Destination::Outside(address) => return egress::refuse(t, address),
+    };
     if control != 0 && control_len > 1 << 20 {
         return Err(EINVAL);
     }
@@ -145,8 +232,8 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         check_rights(control, control_len)?;
     }
     let mut m = [
-        guest::range(name, name_len)?,
-        name_len,
+        name_at,
+        name_size,
         list.as_ptr() as u64,
         iov_len,
         guest::range(control, control_len)?,
@@ -156,7 +243,8 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     // SAFETY: a struct msghdr of checked ranges.
     let r = unsafe { host::blocking(t.poll(), nr, [a[0], m.as_mut_ptr() as u64, a[2], 0, 0, 0]) }?;
     if nr == libc::SYS_recvmsg {
-        guest::write(a[1] + 8, &(m[1] as u32))?;
+        let shown = if name == 0 { None } else { path_of_name(t, name, m[1] as u32, name_len as u32)? };
+        guest::write(a[1] + 8, &shown.unwrap_or(m[1] as u32))?;
         guest::write(a[1] + 40, &m[5])?;
         guest::write(a[1] + 48, &(m[6] as u32))?;
         if control != 0 && m[5] > 0 {

@@ -142,11 +142,18 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
     })
 }
 
+/// Calls of this program that are on record already.
+static REPORTED: Mutex<Vec<i64>> = Mutex::new(Vec::new());
+
+/// Another program runs from here on.
+pub fn forget_reports() {
+    REPORTED.lock().expect("not poisoned").clear();
+}
+
 /// One audit record a program and call.
 fn report_once(t: &mut Thread, nr: i64, what: &str, name: &str) {
-    static SEEN: Mutex<Vec<i64>> = Mutex::new(Vec::new());
     {
-        let mut seen = SEEN.lock().expect("not poisoned");
+        let mut seen = REPORTED.lock().expect("not poisoned");
         if seen.contains(&nr) || seen.len() > 1000 {
             return;
         }

@@ -27,6 +27,9 @@ struct Request {
     hostname: String,
     nofile: u64,
     tty: bool,
+    /// Node id of the terminal behind the standard streams; 0: none.
+    #[serde(default)]
+    terminal: u32,
     /// Task number of the new process.
     task: u32,
 }
@@ -271,6 +274,10 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
         c.uid = [r.uid; 3];
         c.gid = [r.gid; 3];
         c.groups = r.groups;
+    }
+    if r.terminal != 0 {
+        let mut files = process::files();
+        (0..3).for_each(|fd| files.set_host(fd, r.terminal));
     }
     lockdown::limit_files(r.nofile);
     let mut t = cpu::Thread::new(thread::state_page());

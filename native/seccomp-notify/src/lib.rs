@@ -2,6 +2,9 @@
 //! Node's own loop, descriptors over sockets, sealed copies. Every function is one or two system
 //! calls; failures are −errno, never exceptions. Policy lives in TypeScript.
 
+mod beneath;
+mod host;
+
 use napi::Env;
 use napi::bindgen_prelude::{Buffer, BufferSlice, Int32Array};
 use napi_derive::napi;

@@ -1,5 +1,5 @@
 /** Signals. */
-import { absent, int, output, syscall } from './schema.ts'
+import { input, int, output, syscall } from './schema.ts'
 
 const direct = { class: 'direct', policy: 'signal' } as const
 const local = { class: 'local', policy: 'signal' } as const
@@ -19,5 +19,6 @@ export const entries = [
   syscall(219, 'restart_syscall', {}, { class: 'absent', policy: 'signal', doc: 'Not implemented.', errno: ['ENOSYS'], quirk: 'Used by the kernel itself only.' }),
   syscall(234, 'tgkill', { tgid: int, tid: int, sig: int }, { ...direct, doc: 'Signal a thread of a process.' }),
   syscall(297, 'rt_tgsigqueueinfo', { tgid: int, tid: int, sig: int, info: int }, { ...local, doc: 'Queue a signal with a value to a thread.' }),
-  ...absent('signal', 'Signals as descriptors are not offered.', { signalfd: 282, signalfd4: 289 }),
+  syscall(282, 'signalfd', { fd: int, mask: input('sizemask'), sizemask: int }, { ...direct, newFd: true, doc: 'Read signals from a descriptor.' }),
+  syscall(289, 'signalfd4', { fd: int, mask: input('sizemask'), sizemask: int, flags: int }, { ...direct, newFd: true, doc: 'Read signals from a descriptor.' }),
 ]
