@@ -1,11 +1,13 @@
 import test from 'ava'
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseSize } from './build.ts'
 import { judge, type Probe } from './doctor.ts'
 import { tinyElf } from '../image/elf.fixture.ts'
+import { tar } from '../image/tar.fixture.ts'
 import { BuildError } from '../image/tree.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'vkernel-cli-'))
@@ -18,6 +20,7 @@ const recompiler = (...args: string[]): Result => {
   return { status: r.status, stdout: r.stdout, stderr: r.stderr }
 }
 
+const layer = tar({ name: 'bin/tiny', mode: 0o755, data: tinyElf() })
 const image = join(base, 'image')
 test.before((t) => {
   mkdirSync(join(base, 'rootfs/bin'), { recursive: true })
@@ -59,6 +62,13 @@ test('analyze says what is in it and what cannot run', (t) => {
   t.deepEqual(a.elfs[0]!.syscalls, ['exit_group', 'write'])
   t.deepEqual(a.unsupported, [{ path: '/bin/arm', why: 'built for ARM64; rebuild it for x86-64' }])
   t.regex(recompiler('analyze', 'rootfs/bin/arm').stdout, /rootfs\/bin\/arm: built for ARM64/)
+})
+
+test('analyze reads an image that is not built yet', (t) => {
+  const config = JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { diff_ids: [`sha256:${createHash('sha256').update(layer).digest('hex')}`] } })
+  writeFileSync(join(base, 'docker.tar'), tar({ name: 'layer.tar', data: layer }, { name: 'config.json', data: config }, { name: 'manifest.json', data: JSON.stringify([{ Config: 'config.json', RepoTags: null, Layers: ['layer.tar'] }]) }))
+  const a = json('analyze', 'docker.tar') as { elfs: { paths: string[] }[] }
+  t.deepEqual(a.elfs[0]!.paths, ['/bin/tiny'])
 })
 
 test('extract shows a function', (t) => {

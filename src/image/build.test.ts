@@ -82,6 +82,14 @@ test('a build that fails leaves the old image and nothing else', async (t) => {
   t.true(readFileSync(join(out, 'index.json'), 'utf8').includes(digest))
 })
 
+test('what a killed build left is removed a day later, nothing else', async (t) => {
+  const home = join(base, 'stale')
+  for (const name of ['.build-old', '.build-new', '.other', 'image-of-mine']) mkdirSync(join(home, name), { recursive: true })
+  for (const name of ['.build-old', '.other', 'image-of-mine']) utimesSync(join(home, name), 1_600_000_000, 1_600_000_000)
+  await make(() => fromDirectory(rootfs(join(base, 'stale-rootfs'))), join(home, 'image'))
+  t.deepEqual(readdirSync(home).sort(), ['.build-new', '.other', 'image', 'image-of-mine'])
+})
+
 test('an output that is something else is not replaced', async (t) => {
   const out = join(base, 'mine')
   mkdirSync(out)

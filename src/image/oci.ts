@@ -92,6 +92,16 @@ export const readJson = (file: string): unknown => {
   }
 }
 
+/** Whether the layout in `dir` was made by a build, not by somebody else. */
+export function isBuilt(dir: string): boolean {
+  try {
+    openLayout(dir)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** The host paths of an image's parts. */
 export function openLayout(dir: string): Record<Part, { path: string; digest: string }> {
   const index = join(dir, 'index.json')
