@@ -2,13 +2,34 @@
 
 use crate::tty::Terminal;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-#[derive(Serialize, Deserialize, Default, Debug)]
+/// Bytes that need not be UTF-8, as msgpack's bin.
+#[derive(Debug)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(&self.0)
+    }
+}
+
+#[derive(Serialize, Debug)]
+pub struct Mount {
+    pub host: String,
+    pub guest: String,
+    pub ro: bool,
+    pub tmpfs: bool,
+}
+
+/// What this program sends.
+#[derive(Serialize, Default, Debug)]
+#[serde(rename_all = "camelCase")]
 pub struct Message {
     pub r#type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,9 +43,9 @@ pub struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub argv: Option<Vec<String>>,
+    pub argv: Option<Vec<Bytes>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<Vec<String>>,
+    pub env: Option<Vec<Bytes>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,15 +54,33 @@ pub struct Message {
     pub tty: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signo: Option<i32>,
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rm: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detached: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detach_on_close: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<Mount>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+}
+
+/// What the daemon answers.
+#[derive(Deserialize, Debug)]
+pub struct Reply {
+    pub r#type: String,
     pub code: Option<Code>,
-    #[serde(skip_serializing)]
     pub error: Option<String>,
-    #[serde(skip_serializing)]
     pub message: Option<String>,
-    #[serde(skip_serializing)]
     pub hint: Option<String>,
-    #[serde(skip_serializing)]
+    /// Exit status of this program for an `error`.
+    pub status: Option<u8>,
+    pub container: Option<String>,
     pub containers: Option<Vec<Container>>,
 }
 
@@ -56,9 +95,25 @@ pub enum Code {
 #[derive(Deserialize, Debug)]
 pub struct Container {
     pub id: String,
+    pub name: String,
     pub image: String,
     pub pid: i32,
     pub tasks: u32,
+    pub code: Option<u8>,
+}
+
+/// What `main` exits with after a failure: the daemon's word, else 125.
+static FAILURE: AtomicU8 = AtomicU8::new(125);
+
+pub fn failure_status() -> u8 {
+    FAILURE.load(Ordering::Relaxed)
+}
+
+/// The sentence of an `error` reply.
+fn failure(r: Reply) -> String {
+    FAILURE.store(r.status.unwrap_or(125), Ordering::Relaxed);
+    let hint = r.hint.map_or(String::new(), |h| format!("\n{h}"));
+    format!("{}{hint}", r.message.unwrap_or_default())
 }
 
 /// Where the project is installed: two levels above this program (bin/ or native/target/release/).
@@ -80,16 +135,24 @@ fn socket_path() -> PathBuf {
     dir.join("vkernel/vkernel.sock")
 }
 
+/// Makes the socket's directory with permissions for this user only; the daemon checks what is there.
+fn private_directory(dir: &std::path::Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut b = std::fs::DirBuilder::new();
+    b.recursive(true).mode(0o700).create(dir).map_err(|e| format!("{}: {e}", dir.display()))
+}
+
 /// Starts a daemon for this user and waits until it listens.
 fn start_daemon(path: &std::path::Path) -> Result<UnixStream, String> {
     let root = root();
     let log = path.with_extension("log");
-    std::fs::create_dir_all(path.parent().unwrap_or(path)).map_err(|e| format!("{}: {e}", path.display()))?;
+    private_directory(path.parent().unwrap_or(path))?;
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     let copy = file.try_clone().map_err(|e| e.to_string())?;
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(root.join("node_modules/.bin/node"));
-    command.arg(root.join("src/daemon/main.ts")).arg("--socket").arg(path);
+    // Not --socket: state and audit log are where this user's daemon has them.
+    command.arg(root.join("src/daemon/main.ts"));
     command.stdin(std::process::Stdio::null()).stdout(file).stderr(copy);
     // SAFETY: setsid in the child only, so that the client's terminal does not end the daemon.
     unsafe {
@@ -98,15 +161,34 @@ fn start_daemon(path: &std::path::Path) -> Result<UnixStream, String> {
             Ok(())
         });
     }
-    command.spawn().map_err(|e| format!("cannot start the daemon: {e}; run `npm run build` in {}", root.display()))?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut child = command.spawn().map_err(|e| format!("cannot start the daemon: {e}; run `npm run build` in {}", root.display()))?;
+    let mut deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         if let Ok(s) = UnixStream::connect(path) {
             return Ok(s);
         }
+        // It ended: either it could not start, or another client's was faster and answers soon.
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            deadline = deadline.min(Instant::now() + Duration::from_secs(2));
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Err(format!("the daemon did not start within 10 s; its log is {}", log.display()))
+    Err(format!("the daemon did not start; why is at the end of {}", log.display()))
+}
+
+/// A daemon of another user must not get our terminal and arguments: only our own and root's answer.
+fn check_peer(stream: &UnixStream, path: &std::path::Path) -> Result<(), String> {
+    // SAFETY: the kernel fills one ucred.
+    let (r, peer, uid) = unsafe {
+        let mut c: libc::ucred = std::mem::zeroed();
+        let mut len = size_of::<libc::ucred>() as u32;
+        let at = (&raw mut c).cast();
+        (libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, at, &mut len), c.uid, libc::getuid())
+    };
+    if r == 0 && (peer == uid || peer == 0) {
+        return Ok(());
+    }
+    Err(format!("{} is answered by another user (uid {peer}); set VKERNEL_SOCKET to a daemon of your own", path.display()))
 }
 
 pub struct Connection {
@@ -123,12 +205,13 @@ impl Connection {
             }
             Err(_) => start_daemon(&path)?,
         };
+        check_peer(&stream, &path)?;
         let mut c = Self { stream };
         let hello = Message { r#type: "hello".into(), version: Some(1), client: Some("recompiler 0.1.0".into()), ..Message::default() };
         c.send(&hello, &[])?;
         let reply = c.receive()?;
         if reply.r#type != "hello" {
-            return Err(reply.message.unwrap_or_else(|| "the daemon did not greet".into()));
+            return Err(failure(reply));
         }
         Ok(c)
     }
@@ -164,11 +247,21 @@ impl Connection {
         Ok(())
     }
 
-    pub fn receive(&mut self) -> Result<Message, String> {
+    pub fn receive(&mut self) -> Result<Reply, String> {
         let gone = |_| "the daemon is gone: the program was ended with it".to_string();
         let mut len = [0u8; 4];
         self.stream.read_exact(&mut len).map_err(gone)?;
-        let mut body = vec![0u8; u32::from_le_bytes(len) as usize];
+        self.body(len)
+    }
+
+    /// The rest of a frame whose length has been read.
+    fn body(&mut self, len: [u8; 4]) -> Result<Reply, String> {
+        let gone = |_| "the daemon is gone: the program was ended with it".to_string();
+        let len = u32::from_le_bytes(len) as usize;
+        if len > 16 << 20 {
+            return Err("the daemon's answer is not understood: it is too long".into());
+        }
+        let mut body = vec![0u8; len];
         self.stream.read_exact(&mut body).map_err(gone)?;
         rmp_serde::from_slice(&body).map_err(|e| format!("the daemon's answer is not understood: {e}"))
     }
@@ -211,23 +304,87 @@ impl Connection {
                         let Some(Code::Number(code)) = m.code else { return Ok(125) };
                         return Ok(code);
                     }
-                    "error" => {
-                        let hint = m.hint.map_or(String::new(), |h| format!("\n{h}"));
-                        return Err(format!("{}{hint}", m.message.unwrap_or_default()));
-                    }
+                    "error" => return Err(failure(m)),
                     _ => {}
                 }
             }
         }
     }
+
+    /// Waits until a detached container has started, and prints its id.
+    pub fn print_id(&mut self) -> Result<u8, String> {
+        loop {
+            let m = self.receive()?;
+            match m.r#type.as_str() {
+                "started" => {
+                    println!("{}", m.container.unwrap_or_default());
+                    return Ok(0);
+                }
+                "exit" => return Err(m.error.unwrap_or_else(|| "the container ended before it started".into())),
+                "error" => return Err(failure(m)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The answer to logs, stop, wait and rm.
+    pub fn outcome(&mut self, verb: &str) -> Result<u8, String> {
+        if verb == "logs" {
+            return self.copy_log();
+        }
+        let m = self.receive()?;
+        match (m.r#type.as_str(), m.code) {
+            ("error", _) => Err(failure(Reply { code: None, ..m })),
+            ("exit", Some(Code::Number(code))) if verb == "wait" => {
+                println!("{code}");
+                Ok(0)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// A log comes as a descriptor with the reply.
+    fn copy_log(&mut self) -> Result<u8, String> {
+        let mut len = [0u8; 4];
+        let mut control = [0u64; 4];
+        let mut iov = libc::iovec { iov_base: len.as_mut_ptr().cast(), iov_len: 4 };
+        let mut fd = -1;
+        // SAFETY: the message points to live buffers; control data is walked with libc's macros.
+        let n = unsafe {
+            let mut h: libc::msghdr = std::mem::zeroed();
+            h.msg_iov = &mut iov;
+            h.msg_iovlen = 1;
+            h.msg_control = control.as_mut_ptr().cast();
+            h.msg_controllen = size_of_val(&control);
+            let n = libc::recvmsg(self.stream.as_raw_fd(), &mut h, libc::MSG_CMSG_CLOEXEC | libc::MSG_WAITALL);
+            let c = libc::CMSG_FIRSTHDR(&h);
+            if n == 4 && !c.is_null() && (*c).cmsg_level == libc::SOL_SOCKET && (*c).cmsg_type == libc::SCM_RIGHTS {
+                fd = libc::CMSG_DATA(c).cast::<i32>().read_unaligned();
+            }
+            n
+        };
+        if n != 4 {
+            return Err("the daemon is gone".into());
+        }
+        let m = self.body(len)?;
+        if fd < 0 {
+            return Err(failure(m));
+        }
+        // SAFETY: a descriptor we just received.
+        let mut log = unsafe { std::fs::File::from_raw_fd(fd) };
+        let mut out = std::io::stdout().lock();
+        std::io::copy(&mut log, &mut out).and_then(|_| out.flush()).map_err(|e| format!("the log: {e}"))?;
+        Ok(0)
+    }
 }
 
-pub fn ps() -> Result<u8, String> {
+pub fn ps(all: bool) -> Result<u8, String> {
     let mut c = Connection::open()?;
-    c.send(&Message { r#type: "ps".into(), ..Message::default() }, &[])?;
-    println!("{:<14} {:>8} {:>6} IMAGE", "CONTAINER", "PID", "TASKS");
+    c.send(&Message { r#type: "ps".into(), all: Some(all), ..Message::default() }, &[])?;
+    println!("{:<14} {:<20} {:>8} {:>6} {:<12} IMAGE", "CONTAINER", "NAME", "PID", "TASKS", "STATUS");
     for k in c.receive()?.containers.unwrap_or_default() {
-        println!("{:<14} {:>8} {:>6} {}", k.id, k.pid, k.tasks, k.image);
+        let status = k.code.map_or("running".to_string(), |c| format!("exited ({c})"));
+        println!("{:<14} {:<20} {:>8} {:>6} {status:<12} {}", k.id, k.name, k.pid, k.tasks, k.image);
     }
     Ok(0)
 }

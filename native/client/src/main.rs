@@ -6,103 +6,190 @@ mod probe;
 mod store;
 mod tty;
 
-use connect::{Connection, Message};
+use connect::{Bytes, Connection, Message, Mount};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: recompiler run [--rm] [-i] [-t] [-e K=V]... [-w DIR] [-u USER] IMAGE PATH [ARG...]
+const USAGE: &str = "usage: recompiler run [OPTION]... IMAGE [PATH [ARG...]]
        recompiler exec [-i] [-t] [-e K=V]... [-w DIR] [-u USER] CONTAINER PATH [ARG...]
-       recompiler ps
-       recompiler build | verify …   (recompiler help)";
+       recompiler ps [-a] | logs CONTAINER | stop [-t SECONDS] CONTAINER | wait CONTAINER | rm CONTAINER
+       recompiler build | verify …   (recompiler help)
+options of run:
+  -i                    keep standard input
+  -t                    give it a terminal
+  -d                    detach: print the container's id; its output is kept (recompiler logs)
+  -e KEY[=VALUE]        set an environment variable
+  -w DIR                working directory, made when missing
+  -u USER[:GROUP]       names of the image, or numbers
+  -v HOST:GUEST[:ro]    a directory or file of the host
+  --tmpfs DIR           an empty directory
+  --name NAME           instead of an id
+  --rm                  with -d: forget it when it ends
+  --detach-on-close     go on when this command is killed
+without PATH the image's own command runs";
 
+#[derive(Default)]
 struct Options {
     interactive: bool,
     tty: bool,
-    env: Vec<String>,
-    cwd: String,
-    user: String,
+    detach: bool,
+    detach_on_close: bool,
+    rm: bool,
+    name: Option<String>,
+    env: Vec<OsString>,
+    mounts: Vec<Mount>,
+    cwd: Option<String>,
+    user: Option<String>,
     /// Image or container, path, arguments.
-    rest: Vec<String>,
+    rest: Vec<OsString>,
 }
 
-fn parse(args: &[String]) -> Result<Options, String> {
-    let mut o = Options { interactive: false, tty: false, env: Vec::new(), cwd: "/".into(), user: "0".into(), rest: Vec::new() };
+/// `HOST:GUEST[:ro|:rw]`.
+fn mount(text: &str) -> Result<Mount, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, guest, ro) = match parts[..] {
+        [host, guest] | [host, guest, "rw"] => (host, guest, false),
+        [host, guest, "ro"] => (host, guest, true),
+        _ => return Err(format!("-v {text}: it is HOST:GUEST[:ro]")),
+    };
+    let host = std::path::absolute(host).map_err(|e| format!("-v {text}: {e}"))?;
+    Ok(Mount { host: host.to_string_lossy().into_owned(), guest: guest.into(), ro, tmpfs: false })
+}
+
+/// `-it` as `-i -t`: short options without values may be joined.
+fn split_flags(a: &str) -> Vec<String> {
+    let joined = a.len() > 2 && a.starts_with('-') && a[1..].chars().all(|c| "itd".contains(c));
+    if joined { a[1..].chars().map(|c| format!("-{c}")).collect() } else { vec![a.to_string()] }
+}
+
+fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
+    let mut o = Options::default();
     let mut it = args.iter();
-    while let Some(a) = it.next() {
-        let mut value = |name: &str| it.next().cloned().ok_or(format!("{name} needs a value"));
-        match a.as_str() {
-            "--rm" => {}
-            "-i" | "--interactive" => o.interactive = true,
-            "-t" | "--tty" => o.tty = true,
-            "-it" | "-ti" => (o.interactive, o.tty) = (true, true),
-            "-e" | "--env" => o.env.push(value("-e")?),
-            "-w" | "--workdir" => o.cwd = value("-w")?,
-            "-u" | "--user" => o.user = value("-u")?,
-            "-v" | "--volume" => return Err("-v is not there yet: a container sees its image only (docs/quirks.md)".into()),
-            "--" => {}
-            flag if flag.starts_with('-') => return Err(format!("no option {flag}\n{USAGE}")),
-            first => {
-                o.rest.push(first.to_string());
-                o.rest.extend(it.cloned());
-                break;
+    'options: while let Some(raw) = it.next() {
+        let Some(a) = raw.to_str().filter(|a| a.starts_with('-')) else {
+            o.rest.push(raw.clone());
+            break;
+        };
+        let (a, inline) = match a.split_once('=') {
+            Some((name, v)) if name.starts_with("--") => (name.to_string(), Some(OsString::from(v))),
+            _ => (a.to_string(), None),
+        };
+        for a in split_flags(&a) {
+            let mut value = || inline.clone().or_else(|| it.next().cloned()).ok_or(format!("{a} needs a value"));
+            let text = |v: OsString| v.into_string().map_err(|_| format!("{a}: its value is not UTF-8"));
+            match (a.as_str(), verb) {
+                ("-i" | "--interactive", _) => o.interactive = true,
+                ("-t" | "--tty", _) => o.tty = true,
+                ("-e" | "--env", _) => o.env.push(value()?),
+                ("-w" | "--workdir", _) => o.cwd = Some(text(value()?)?),
+                ("-u" | "--user", _) => o.user = Some(text(value()?)?),
+                ("--detach-on-close", _) => o.detach_on_close = true,
+                ("--rm", "run") => o.rm = true,
+                ("-d" | "--detach", "run") => o.detach = true,
+                ("--name", "run") => o.name = Some(text(value()?)?),
+                ("-v" | "--volume", "run") => o.mounts.push(mount(&text(value()?)?)?),
+                ("--tmpfs", "run") => {
+                    o.mounts.push(Mount { host: String::new(), guest: text(value()?)?, ro: false, tmpfs: true });
+                }
+                ("--", _) => {
+                    o.rest.extend(it.next().cloned());
+                    break 'options;
+                }
+                _ => return Err(format!("no option {a}\n{USAGE}")),
             }
         }
     }
-    if o.rest.len() < 2 {
+    o.rest.extend(it.cloned());
+    if o.rest.len() < if verb == "run" { 1 } else { 2 } {
         return Err(format!("what shall run?\n{USAGE}"));
+    }
+    if o.detach && (o.tty || o.interactive) {
+        return Err("-d goes without -i and -t: nobody is there to type".into());
     }
     Ok(o)
 }
 
-/// The guest's environment: docker's default PATH, HOME, TERM with a terminal, and what was asked.
-fn environment(o: &Options) -> Vec<String> {
-    let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string(), "HOME=/root".into()];
-    if o.tty {
-        env.push(format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
+/// What was asked for; the rest is the image's and the daemon's. `-e KEY` takes this process's value.
+fn environment(o: &Options) -> Vec<Bytes> {
+    let mut env = Vec::new();
+    if o.tty && let Some(term) = std::env::var_os("TERM") {
+        env.push(Bytes([b"TERM=", term.as_bytes()].concat()));
     }
     for e in &o.env {
-        let (key, given) = e.split_once('=').map_or((e.as_str(), None), |(k, v)| (k, Some(v)));
-        let v = given.map(str::to_string).or_else(|| std::env::var(key).ok());
-        env.retain(|old| old.split('=').next() != Some(key));
-        if let Some(v) = v {
-            env.push(format!("{key}={v}"));
+        if e.as_bytes().contains(&b'=') {
+            env.push(Bytes(e.as_bytes().to_vec()));
+        } else if let Some(v) = std::env::var_os(e) {
+            env.push(Bytes([e.as_bytes(), b"=", v.as_bytes()].concat()));
         }
     }
     env
 }
 
-fn start(verb: &str, args: &[String]) -> Result<u8, String> {
-    let o = parse(args)?;
-    let image = if verb == "run" { store::resolve(&o.rest[0])?.display().to_string() } else { String::new() };
+fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
+    let o = parse(verb, args)?;
+    let first = o.rest[0].to_str().ok_or("the image's name is not UTF-8")?;
+    let image = if verb == "run" { Some(store::resolve(first)?.display().to_string()) } else { None };
+    let path = o.rest.get(1).map(|p| p.to_str().map(str::to_string).ok_or("the program's path is not UTF-8")).transpose()?;
     let mut c = Connection::open()?;
     let terminal = if o.tty { Some(tty::Terminal::open(o.interactive)?) } else { None };
     let null = if o.interactive || o.tty { None } else { Some(std::fs::File::open("/dev/null").map_err(|e| e.to_string())?) };
-    let fds = match (&terminal, &null) {
+    let streams = match (&terminal, &null) {
         (Some(t), _) => [t.slave, t.slave, t.slave],
         (None, Some(f)) => [std::os::fd::AsRawFd::as_raw_fd(f), 1, 2],
         (None, None) => [0, 1, 2],
     };
     let request = Message {
         r#type: verb.into(),
-        image: Some(image),
-        container: (verb == "exec").then(|| o.rest[0].clone()),
-        path: Some(o.rest[1].clone()),
-        argv: Some(o.rest[1..].to_vec()),
+        image,
+        container: (verb == "exec").then(|| first.to_string()),
+        path,
+        argv: Some(o.rest[1..].iter().map(|a| Bytes(a.clone().into_vec())).collect()),
         env: Some(environment(&o)),
-        cwd: Some(o.cwd.clone()),
-        user: Some(o.user.clone()),
+        cwd: o.cwd.clone(),
+        user: o.user.clone(),
         tty: Some(o.tty),
+        name: o.name.clone(),
+        rm: Some(o.rm),
+        detached: Some(o.detach),
+        detach_on_close: Some(o.detach_on_close),
+        mounts: (!o.mounts.is_empty()).then_some(o.mounts),
         ..Message::default()
     };
     let signals = tty::forwarded_signals()?;
-    c.send(&request, &fds)?;
+    c.send(&request, if o.detach { &[] } else { &streams })?;
+    if o.detach {
+        return c.print_id();
+    }
     if let Some(t) = &terminal {
         t.close_slave();
     }
     c.follow(signals, terminal)
 }
 
+/// logs, stop, wait, rm: one container each.
+fn on_container(verb: &str, args: &[OsString]) -> Result<u8, String> {
+    let mut timeout_ms = None;
+    let mut which = None;
+    let mut it = args.iter().map(|a| a.to_string_lossy().into_owned());
+    while let Some(a) = it.next() {
+        match (a.as_str(), verb) {
+            ("-t" | "--time", "stop") => {
+                let seconds = it.next().and_then(|v| v.parse::<f64>().ok()).filter(|v| (0.0..=3600.0).contains(v));
+                timeout_ms = Some((seconds.ok_or("stop -t takes seconds, at most 3600")? * 1000.0) as u32);
+            }
+            _ if a.starts_with('-') || which.is_some() => return Err(format!("{verb} takes one container\n{USAGE}")),
+            _ => which = Some(a),
+        }
+    }
+    let container = Some(which.ok_or(format!("{verb}: which container?\n{USAGE}"))?);
+    let mut c = Connection::open()?;
+    c.send(&Message { r#type: verb.into(), container, timeout_ms, ..Message::default() }, &[])?;
+    c.outcome(verb)
+}
+
 /// Starts the TypeScript CLI in place of this process.
-fn typescript(args: &[String]) -> String {
+fn typescript(args: &[OsString]) -> String {
     use std::os::unix::process::CommandExt;
     let root = connect::root();
     let e = std::process::Command::new(root.join("node_modules/.bin/node"))
@@ -113,10 +200,11 @@ fn typescript(args: &[String]) -> String {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let result = match args.first().map(String::as_str) {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = match args.first().and_then(|a| a.to_str()) {
         Some(verb @ ("run" | "exec")) => start(verb, &args[1..]),
-        Some("ps") => connect::ps(),
+        Some(verb @ ("logs" | "stop" | "wait" | "rm")) => on_container(verb, &args[1..]),
+        Some("ps") if args.len() < 3 && args.get(1).is_none_or(|a| a == "-a") => connect::ps(args.len() == 2),
         Some("probe") => {
             println!("{}", probe::probe());
             Ok(0)
@@ -127,7 +215,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             eprintln!("recompiler: {e}");
-            ExitCode::from(125)
+            ExitCode::from(connect::failure_status())
         }
     }
 }
