@@ -3,7 +3,7 @@
  * archive. Everything read is checked against the digest it is named by.
  */
 import { existsSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, posix } from 'node:path'
 import { applyLayer, Budget, emptyRoot } from './layers.ts'
 import type { Config } from './manifest.ts'
 import type { Progress } from './progress.ts'
@@ -42,7 +42,7 @@ async function tarStore(file: string, temp: string, budget: Budget): Promise<Sto
     const name = clean(e.name)
     if (e.kind === 'file') members.set(name, e.data)
     else if (e.kind === 'hardlink') members.set(name, clean(e.link))
-    else if (e.kind === 'symlink') members.set(name, clean(new URL(e.link.replaceAll('%', '%25'), `file:///${name}`).pathname))
+    else if (e.kind === 'symlink') members.set(name, clean(posix.join('/', posix.dirname(name), e.link)))
   }
   return {
     name: file,
