@@ -342,7 +342,10 @@ export class Vfs {
     if (r < 0) return r
     d.parent.inode.children!.delete(d.name)
     this.forget(d)
-    if (host) return 0
+    if (host) {
+      d.inode.nlink--
+      return 0
+    }
     this.touch(d.parent)
     d.inode.ctime = now()
     if (isDir(d.inode)) {
