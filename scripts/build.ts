@@ -36,4 +36,8 @@ const verbs: Record<string, () => number | Promise<number>> = {
 const run = verbs[verb]
 if (!run) fail(`no verb ${verb}`, `npm run ${Object.keys(verbs).join(' | ')}`)
 buildNative()
-process.exit(await run())
+try {
+  process.exit(await run())
+} catch (e) {
+  fail((e as Error).message)
+}

@@ -34,9 +34,10 @@ function hostSources(): string[] {
 
 /** Makes build/rootfs; returns why it cannot be made here, or undefined. */
 export function makeRootfs(): string | undefined {
+  // Its files have many owners, some readable by them only.
+  if (!isRoot) return 'a Debian root file system is made, read and compared by root: run the tests as root'
   const work = rootfsWork()
   if (isDone(work)) return undefined
-  if (!isRoot) return 'the Debian root file system is made by root: sudo npm test once, or run the tests as root'
   const missing = need({ mmdebstrap: 'mmdebstrap' })
   if (missing) return missing
   say(`making build/rootfs: Debian ${SUITE} with ${PACKAGES.length} packages`)

@@ -85,7 +85,7 @@ function refusal(daemon: Daemon): boolean {
   const script = 'cp /bin/ls /tmp/x && printf x >> /tmp/x && /tmp/x'
   const r = contained(daemon, script)
   const record = existsSync(daemon.audit)
-    ? readFileSync(daemon.audit, 'utf8').trimEnd().split('\n').find((l) => l.includes('/tmp/x')) : undefined
+    ? readFileSync(daemon.audit, 'utf8').trimEnd().split('\n').find((l) => /"event":"exec","decision":"denied","path":"\/tmp\/x","digest":"[0-9a-f]{64}"/.test(l)) : undefined
   console.log(`\na copy of ls with one byte more is another program, and nobody has approved it\n  $ ${script}\n${indent(r.stdout + r.stderr)}\n  exit ${r.status}`)
   console.log(`  audit: ${record ?? 'NO RECORD'}`)
   return r.status === 126 && /Permission denied/.test(r.stderr) && record !== undefined

@@ -79,7 +79,13 @@ const tail = (output: string): string => {
 
 async function one(suite: Suite): Promise<Counts> {
   console.log(`\n== ${suite.name}`)
-  const why = suite.prepare?.()
+  let why: string | undefined
+  try {
+    why = suite.prepare?.()
+  } catch (e) {
+    console.log(`${(e as Error).message}\n-- 0 passed, 1 failed`)
+    return { passed: 0, failed: 1, skipped: 0 }
+  }
   if (why) {
     console.log(`skipped: ${why}`)
     return { passed: 0, failed: 0, skipped: 1 }
