@@ -69,7 +69,7 @@ export interface Entry extends About {
 export function syscall<const A extends Record<string, ArgSpec>>(nr: number, name: string, args: A, about: About): Entry {
   const names = Object.keys(args) as Names<A>[]
   const index = (of: string): number => {
-    const n = names.indexOf(of as Names<A>)
+    const n = names.indexOf(of)
     if (n < 0) throw new Error(`${name}: no argument ${of}`)
     return n
   }
