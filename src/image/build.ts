@@ -10,7 +10,7 @@ import { Progress } from './progress.ts'
 import { stubFor } from './stub.ts'
 import { writeTar, type Substitute } from './tar.ts'
 import { translate } from './translate.ts'
-import type { Inode } from './tree.ts'
+import { entries, type Inode } from './tree.ts'
 import { withWorkspace } from './workspace.ts'
 
 export interface BuildOptions {
@@ -56,10 +56,9 @@ export async function build(read: (temp: string, progress: Progress) => Input | 
 
 async function assemble({ root, config }: Input, layout: string, temp: string, options: BuildOptions, progress: Progress): Promise<BuildResult> {
   const { found, foreign } = findPrograms(root, progress)
-  progress.stage('image.erofs', 1)
+  progress.stage('image.erofs', dataSize(root), 'bytes')
   const erofs = join(temp, 'image.erofs')
-  const nids = writeErofs(root, erofs)
-  progress.step()
+  const nids = writeErofs(root, erofs, (n) => progress.step(n))
 
   const megaFile = join(temp, 'megabinary')
   const { cache } = options
@@ -99,6 +98,13 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
   })
   progress.step()
   return { digest, programs: programs.length, elfs, refused: [...foreign, ...refused.values()] }
+}
+
+/** Bytes of all regular files, hard links once. */
+function dataSize(root: Inode): number {
+  let sum = 0
+  for (const node of new Set([...entries(root)].map((e) => e.node))) sum += node.source?.size ?? 0
+  return sum
 }
 
 /** Programs that are started, not loaded: scripts, and ELF files that are no library. By inode, with their first name. */

@@ -51,8 +51,8 @@ function directoryData(self: Placed, parent: Placed, children: [string, Placed, 
   return Buffer.concat(out)
 }
 
-/** Writes `root` to `file`; returns the nid of every inode. */
-export function writeErofs(root: Inode, file: string): Map<Inode, number> {
+/** Writes `root` to `file`; returns the nid of every inode. `written` is told of file data as it is done. */
+export function writeErofs(root: Inode, file: string, written: (bytes: number) => void = () => undefined): Map<Inode, number> {
   const placed = new Map<Inode, Placed>()
   const order: Inode[] = []
   let metaAt = SLOT * 2 // nid 0 is not used
@@ -139,6 +139,7 @@ export function writeErofs(root: Inode, file: string): Map<Inode, number> {
       eachChunk(node.source, (chunk) => {
         writeAll(fd, chunk, at)
         at += chunk.length
+        written(chunk.length)
       })
     }
     ftruncateSync(fd, next * BLOCK)

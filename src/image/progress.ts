@@ -74,6 +74,6 @@ export class Progress {
     const part = this.total ? Math.min(1, this.done / this.total) : 0
     const full = Math.floor(part * WIDTH)
     const text = `${this.name} [${'#'.repeat(full)}${'.'.repeat(WIDTH - full)}] ${amount(this.done, this.unit)}${this.total ? `/${amount(this.total, this.unit)}` : ''}`
-    this.sink.write(`\r\x1b[K${text.slice(0, (this.sink.columns ?? 80) - 1)}`)
+    this.sink.write(`\r\x1b[K${text.slice(0, (this.sink.columns || 80) - 1)}`)
   }
 }

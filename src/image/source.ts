@@ -109,12 +109,11 @@ async function applyAll(layers: readonly Blob[], config: Record<string, unknown>
   const diffIds = strings((config['rootfs'] as Record<string, unknown> | undefined)?.['diff_ids'], 'diff_ids')
   if (diffIds.length !== layers.length) throw new BuildError(`the image has ${layers.length} layers and ${diffIds.length} diff_ids; fetch it again`)
   const root = emptyRoot()
-  progress.stage('layers', layers.length)
+  progress.stage('layers', layers.reduce((sum, l) => sum + l.extent.size, 0), 'bytes')
   for (const [n, layer] of layers.entries()) {
     const label = `layer ${n + 1} (${layer.name})`
-    const tar = await unpack(layer.extent, temp, label, { diffId: diffIds[n]!, ...(layer.digest ? { digest: layer.digest } : {}) }, budget)
+    const tar = await unpack(layer.extent, temp, label, { diffId: diffIds[n]!, ...(layer.digest ? { digest: layer.digest } : {}) }, budget, (n) => progress.step(n))
     applyLayer(root, tar, label, budget)
-    progress.step()
   }
   return { root, config: started }
 }

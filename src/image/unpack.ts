@@ -73,13 +73,20 @@ function* zstdFrames({ path, off, size }: Extent): Generator<Extent> {
   }
 }
 
-async function* decompressed(blob: Extent, compression: Compression): AsyncGenerator<Buffer> {
+/** `consumed` is told how many stored bytes each piece took. */
+async function* decompressed(blob: Extent, compression: Compression, consumed: (bytes: number) => void): AsyncGenerator<Buffer> {
   for (const part of compression === 'zstd' ? zstdFrames(blob) : [blob]) {
     const from = createReadStream(part.path, { start: part.off, end: part.off + part.size - 1, highWaterMark: 1 << 18 })
     const through = compression === 'zstd' ? createZstdDecompress({ chunkSize: 1 << 18 }) : createGunzip({ chunkSize: 1 << 18 })
     // A failure of either ends `through`, whose reader below sees it.
     pipeline(from, through, () => undefined)
-    for await (const chunk of through) yield chunk as Buffer
+    let seen = 0
+    for await (const chunk of through) {
+      consumed(from.bytesRead - seen)
+      seen = from.bytesRead
+      yield chunk as Buffer
+    }
+    consumed(part.size - seen)
   }
 }
 
@@ -88,21 +95,23 @@ let serial = 0
 /**
  * The uncompressed bytes of `blob`. `digest`: of the blob as it is, checked before anything is read from
  * it; `diffId`: of the uncompressed bytes. What is not compressed stays where it is.
+ * `consumed`: is told of the stored bytes as they are done.
  * Errors: a digest differs, the stream is damaged, or the budget is exceeded (before more is written).
  */
-export async function unpack(blob: Extent, temp: string, what: string, expect: { digest?: string; diffId?: string }, budget: Budget): Promise<Extent> {
+export async function unpack(blob: Extent, temp: string, what: string, expect: { digest?: string; diffId?: string }, budget: Budget, consumed: (bytes: number) => void = () => undefined): Promise<Extent> {
   if (expect.digest !== undefined) checkDigest(blob, expect.digest, what)
   const compression = compressionOf(blob, what)
   if (compression === 'none') {
     budget.addBytes(blob.size)
     if (expect.diffId !== undefined && expect.diffId !== expect.digest) checkDigest(blob, expect.diffId, `${what} (diff_id)`)
+    consumed(blob.size)
     return blob
   }
   const inner = expect.diffId === undefined ? undefined : hasher(expect.diffId, `${what} (diff_id)`)
   const out = join(temp, `layer-${serial++}.tar`)
   const fd = openSync(out, 'wx', 0o600)
   try {
-    for await (const chunk of decompressed(blob, compression)) {
+    for await (const chunk of decompressed(blob, compression, consumed)) {
       budget.addBytes(chunk.length)
       inner?.update(chunk)
       writeAll(fd, chunk)
