@@ -9,17 +9,19 @@ use crate::locals::Locals;
 use iced_x86::Instruction;
 use vkernel_abi::state::{self, DF, RAX, RDX};
 use vkernel_abi::wasm::{MAX_MEMARG_OFFSET, MEM_REGION, MEM_STATE};
-use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Un, Vec2, VecShift, W};
+use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Un, Vec2, VecShift, W};
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
 
 /// A 64-bit value: a constant, or a local; `I32` locals stand for their zero-extension, `Sum` for a
-/// 64-bit local plus a constant.
+/// 64-bit local plus a constant; `F32` and `F64` locals stand for their bits.
 #[derive(Clone, Copy, Debug)]
 pub enum V {
     Const(u64),
     I64(u32),
     I32(u32),
     Sum(u32, u64),
+    F32(u32),
+    F64(u32),
 }
 
 /// Function indices of the imports, in their order.
@@ -60,6 +62,8 @@ impl Lift<'_> {
             V::I64(l) => self.sink().local_get(l),
             V::I32(l) => self.sink().local_get(l).i64_extend_i32_u(),
             V::Sum(l, c) => self.sink().local_get(l).i64_const(c as i64).i64_add(),
+            V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32().i64_extend_i32_u(),
+            V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64(),
         };
     }
 
@@ -70,6 +74,8 @@ impl Lift<'_> {
             V::I64(l) => self.sink().local_get(l).i32_wrap_i64(),
             V::I32(l) => self.sink().local_get(l),
             V::Sum(l, c) => self.sink().local_get(l).i32_wrap_i64().i32_const(c as i32).i32_add(),
+            V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32(),
+            V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64().i32_wrap_i64(),
         };
     }
 
@@ -555,8 +561,31 @@ impl Backend for Lift<'_> {
         };
         Ok(self.pop32())
     }
+    fn load_float(&mut self, w: W, addr: V) -> Result<V, ()> {
+        let m = self.address(addr, 0);
+        let mut s = self.sink();
+        if w == W::B4 { s.f32_load(m) } else { s.f64_load(m) };
+        Ok(self.pop_float(w))
+    }
+    fn load_low(&mut self, w: W, addr: V) -> Result<u32, ()> {
+        let m = self.address(addr, 0);
+        let mut s = self.sink();
+        if w == W::B4 { s.v128_load32_zero(m) } else { s.v128_load64_zero(m) };
+        Ok(self.pop128())
+    }
     fn store(&mut self, w: W, addr: V, v: V) -> Result<(), ()> {
         let m = self.address(addr, 0);
+        match (w, v) {
+            (W::B8, V::F64(l)) => {
+                self.sink().local_get(l).f64_store(m);
+                return Ok(());
+            }
+            (W::B4, V::F32(l)) => {
+                self.sink().local_get(l).f32_store(m);
+                return Ok(());
+            }
+            _ => {}
+        }
         match w {
             W::B8 => {
                 self.push64(v);
@@ -681,6 +710,14 @@ impl Backend for Lift<'_> {
         let mut s = self.sink();
         s.local_get(a);
         match w {
+            W::B8 if lane == 0 => {
+                s.f64x2_extract_lane(0);
+                return self.pop_float(w);
+            }
+            W::B4 if lane == 0 => {
+                s.f32x4_extract_lane(0);
+                return self.pop_float(w);
+            }
             W::B8 => {
                 s.i64x2_extract_lane(lane);
                 return self.pop64();
@@ -693,7 +730,11 @@ impl Backend for Lift<'_> {
     }
     fn replace(&mut self, w: W, a: u32, lane: u8, v: V) -> u32 {
         self.sink().local_get(a);
-        if w == W::B8 {
+        if let (W::B8, V::F64(l)) = (w, v) {
+            self.sink().local_get(l).f64x2_replace_lane(lane);
+        } else if let (W::B4, V::F32(l)) = (w, v) {
+            self.sink().local_get(l).f32x4_replace_lane(lane);
+        } else if w == W::B8 {
             self.push64(v);
             self.sink().i64x2_replace_lane(lane);
         } else {
@@ -723,6 +764,9 @@ impl Backend for Lift<'_> {
     }
     fn fcmp(&mut self, w: W, a: V, b: V, _signaling: bool) -> (V, V, V) {
         self.float_compare(w, a, b)
+    }
+    fn float_is(&mut self, op: Rel, w: W, a: V, b: V) -> V {
+        self.float_relation(op, w, a, b)
     }
     fn cvt(&mut self, op: Cvt, a: V) -> V {
         self.convert(op, a)

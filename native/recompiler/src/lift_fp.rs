@@ -4,7 +4,7 @@
 //! sticky flags are the CPU's own.
 
 use crate::lift::{Lift, V};
-use vkernel_semantics::backend::{Cvt, Fp, Vec2, VecShift, W};
+use vkernel_semantics::backend::{Cvt, Fp, Rel, Vec2, VecShift, W};
 
 impl Lift<'_> {
     pub fn bswap64(&mut self, a: V) -> V {
@@ -161,26 +161,49 @@ impl Lift<'_> {
 
     /// Pushes a bit pattern as a float.
     fn push_float(&mut self, w: W, v: V) {
-        if w == W::B4 {
-            self.push32(v);
-            self.sink().f32_reinterpret_i32();
-        } else {
-            self.push64(v);
-            self.sink().f64_reinterpret_i64();
+        match (w, v) {
+            (W::B4, V::F32(l)) | (W::B8, V::F64(l)) => {
+                self.sink().local_get(l);
+            }
+            (W::B4, _) => {
+                self.push32(v);
+                self.sink().f32_reinterpret_i32();
+            }
+            _ => {
+                self.push64(v);
+                self.sink().f64_reinterpret_i64();
+            }
         }
     }
 
-    fn pop_float(&mut self, w: W) -> V {
-        if w == W::B4 {
-            self.sink().i32_reinterpret_f32();
-            self.pop32()
-        } else {
-            self.sink().i64_reinterpret_f64();
-            self.pop64()
+    pub fn pop_float(&mut self, w: W) -> V {
+        let l = self.locals.temp_float(w == W::B4);
+        self.sink().local_set(l);
+        if w == W::B4 { V::F32(l) } else { V::F64(l) }
+    }
+
+    /// MINS*, MAXS* in vectors of one value: wasm has the CPU's rules there.
+    fn scalar_extreme(&mut self, op: Fp, w: W, a: V, b: V) -> V {
+        for v in [b, a] {
+            self.push_float(w, v);
+            let mut s = self.sink();
+            if w == W::B4 { s.f32x4_splat() } else { s.f64x2_splat() };
         }
+        let mut s = self.sink();
+        match (op, w) {
+            (Fp::Min, W::B4) => s.f32x4_pmin(),
+            (Fp::Min, _) => s.f64x2_pmin(),
+            (_, W::B4) => s.f32x4_pmax(),
+            _ => s.f64x2_pmax(),
+        };
+        if w == W::B4 { s.f32x4_extract_lane(0) } else { s.f64x2_extract_lane(0) };
+        self.pop_float(w)
     }
 
     pub fn scalar(&mut self, op: Fp, w: W, a: V, b: V) -> V {
+        if matches!(op, Fp::Min | Fp::Max) {
+            return self.scalar_extreme(op, w, a, b);
+        }
         let single = w == W::B4;
         self.push_float(w, a);
         if op == Fp::Sqrt {
@@ -199,27 +222,7 @@ impl Lift<'_> {
             (Fp::Mul, false) => s.f64_mul(),
             (Fp::Div, true) => s.f32_div(),
             (Fp::Div, false) => s.f64_div(),
-            (Fp::Min, _) | (Fp::Max, _) => {
-                // a < b ? a : b, and a > b ? a : b, on the bit patterns.
-                match (op, single) {
-                    (Fp::Min, true) => s.f32_lt(),
-                    (Fp::Min, false) => s.f64_lt(),
-                    (_, true) => s.f32_gt(),
-                    (_, false) => s.f64_gt(),
-                };
-                let V::I32(c) = self.pop32() else { unreachable!("pop32 gives a local") };
-                if single {
-                    self.push32(a);
-                    self.push32(b);
-                    self.sink().local_get(c).select();
-                    return self.pop32();
-                }
-                self.push64(a);
-                self.push64(b);
-                self.sink().local_get(c).select();
-                return self.pop64();
-            }
-            (Fp::Sqrt, _) => unreachable!("handled above"),
+            (Fp::Sqrt | Fp::Min | Fp::Max, _) => unreachable!("handled above"),
         };
         self.pop_float(w)
     }
@@ -233,22 +236,43 @@ impl Lift<'_> {
             (Test::Ne, _) => s.f64_ne(),
             (Test::Lt, W::B4) => s.f32_lt(),
             (Test::Lt, _) => s.f64_lt(),
+            (Test::Le, W::B4) => s.f32_le(),
+            (Test::Le, _) => s.f64_le(),
             (Test::Eq, W::B4) => s.f32_eq(),
             (Test::Eq, _) => s.f64_eq(),
         };
         self.pop32()
     }
 
-    pub fn float_compare(&mut self, w: W, a: V, b: V) -> (V, V, V) {
-        let nan_a = self.float_test(w, a, a, Test::Ne);
-        let nan_b = self.float_test(w, b, b, Test::Ne);
-        self.push32(nan_a);
-        self.push32(nan_b);
+    fn either(&mut self, x: V, y: V) -> V {
+        self.push32(x);
+        self.push32(y);
         self.sink().i32_or();
-        let unordered = self.pop32();
+        self.pop32()
+    }
+
+    pub fn float_compare(&mut self, w: W, a: V, b: V) -> (V, V, V) {
+        let unordered = self.float_relation(Rel::Unordered, w, a, b);
         let less = self.float_test(w, a, b, Test::Lt);
         let equal = self.float_test(w, a, b, Test::Eq);
         (unordered, less, equal)
+    }
+
+    pub fn float_relation(&mut self, op: Rel, w: W, a: V, b: V) -> V {
+        match op {
+            Rel::Greater => self.float_test(w, b, a, Test::Lt),
+            Rel::GreaterOrEqual => self.float_test(w, b, a, Test::Le),
+            Rel::Unordered => {
+                let x = self.float_test(w, a, a, Test::Ne);
+                let y = self.float_test(w, b, b, Test::Ne);
+                self.either(x, y)
+            }
+            Rel::LessOrGreater => {
+                let x = self.float_test(w, a, b, Test::Lt);
+                let y = self.float_test(w, b, a, Test::Lt);
+                self.either(x, y)
+            }
+        }
     }
 
     fn float_mask(&mut self, w: W, predicate: u8, a: u32, b: u32) -> u32 {
@@ -341,5 +365,6 @@ impl Lift<'_> {
 enum Test {
     Ne,
     Lt,
+    Le,
     Eq,
 }

@@ -12,8 +12,8 @@ const TEMPS: u32 = XMM + 16;
 #[derive(Default)]
 pub struct Locals {
     temps: Vec<ValType>,
-    free: [Vec<u32>; 3],
-    used: [Vec<u32>; 3],
+    free: [Vec<u32>; 5],
+    used: [Vec<u32>; 5],
 }
 
 impl Locals {
@@ -51,6 +51,10 @@ impl Locals {
     pub fn temp128(&mut self) -> u32 {
         self.temp(2, ValType::V128)
     }
+    /// For a float of 4 or 8 bytes.
+    pub fn temp_float(&mut self, single: bool) -> u32 {
+        if single { self.temp(3, ValType::F32) } else { self.temp(4, ValType::F64) }
+    }
     /// A local that no block reuses.
     pub fn kept(&mut self, ty: ValType) -> u32 {
         self.temps.push(ty);
@@ -58,7 +62,7 @@ impl Locals {
     }
     /// At the end of a block: its temporaries may be used again.
     pub fn release(&mut self) {
-        for kind in 0..3 {
+        for kind in 0..self.used.len() {
             let used = std::mem::take(&mut self.used[kind]);
             self.free[kind].extend(used);
         }

@@ -174,6 +174,15 @@ pub enum Cvt {
     F64ToF32,
 }
 
+/// Relations of two floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rel {
+    Unordered,
+    Greater,
+    GreaterOrEqual,
+    LessOrGreater,
+}
+
 /// What is left of the last flag-setting operation: flags are computed from it when asked for.
 /// Values are of width `w`; `r` is the result.
 #[derive(Clone, Copy, Debug)]
@@ -194,6 +203,9 @@ pub enum Lazy<V> {
     Dec { w: W, r: V, cf: V },
     /// Shifts and multiplications: CF and OF as given, the rest from the result
     Shift { w: W, r: V, cf: V, of: V },
+    /// UCOMIS* or COMIS* of floats of width `w`: ZF PF CF say unordered 111, greater 000, less 001,
+    /// equal 100; OF SF AF are 0. Only in the lifter: the interpreter compares at once, for MXCSR.
+    Float { w: W, a: V, b: V },
 }
 
 /// Where control goes after an instruction. `V` targets are 64-bit guest addresses.
@@ -267,6 +279,16 @@ pub trait Backend {
     // Memory; `addr` is a 64-bit guest address of which bits 0–31 count.
     fn load(&mut self, w: W, addr: Self::V) -> Result<Self::V, Self::Fault>;
     fn store(&mut self, w: W, addr: Self::V, v: Self::V) -> Result<(), Self::Fault>;
+    /// `load` of a float (B4, B8).
+    fn load_float(&mut self, w: W, addr: Self::V) -> Result<Self::V, Self::Fault> {
+        self.load(w, addr)
+    }
+    /// Loads lane 0 (B4, B8); the others are zero.
+    fn load_low(&mut self, w: W, addr: Self::V) -> Result<Self::X, Self::Fault> {
+        let v = self.load(w, addr)?;
+        let zero = self.vconst(0);
+        Ok(self.replace(w, zero, 0, v))
+    }
     fn load128(&mut self, addr: Self::V, aligned: bool) -> Result<Self::X, Self::Fault>;
     fn store128(&mut self, addr: Self::V, v: Self::X, aligned: bool) -> Result<(), Self::Fault>;
     /// LOCKed operation: returns the old value.
@@ -301,5 +323,20 @@ pub trait Backend {
     /// `signaling`: COMIS sets IE for a quiet NaN too.
     fn fcmp(&mut self, w: W, a: Self::V, b: Self::V, signaling: bool)
     -> (Self::V, Self::V, Self::V);
+    /// One of the relations that conditions ask of a float comparison, 0 or 1.
+    fn float_is(&mut self, op: Rel, w: W, a: Self::V, b: Self::V) -> Self::V {
+        let (unordered, less, equal) = self.fcmp(w, a, b, false);
+        let neither = |s: &mut Self, x, y| {
+            let v = s.bin(Bin::Or, W::B4, x, y);
+            let v = s.bin(Bin::Or, W::B4, v, unordered);
+            s.un(Un::Eqz, W::B4, v)
+        };
+        match op {
+            Rel::Unordered => unordered,
+            Rel::Greater => neither(self, less, equal),
+            Rel::GreaterOrEqual => neither(self, less, less),
+            Rel::LessOrGreater => neither(self, equal, equal),
+        }
+    }
     fn cvt(&mut self, op: Cvt, a: Self::V) -> Self::V;
 }

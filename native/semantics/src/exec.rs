@@ -89,7 +89,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Cpuid | M::Rdtsc | M::Cmpxchg8b | M::Cmpxchg16b | M::Fxsave | M::Fxsave64 | M::Fxrstor
         | M::Fxrstor64 | M::Ldmxcsr | M::Stmxcsr | M::Rcpps | M::Rcpss | M::Rsqrtps
         | M::Rsqrtss | M::Maskmovdqu => b.host_only(i),
-        _ if is_x87(i) => b.host_only(i),
+        _ if is_x87(i) || crate::mmx::is_mmx(i) => b.host_only(i),
         _ => match sse::exec(b, i)? {
             Some(flow) => Ok(flow),
             None => match sse_fp::exec(b, i)? {

@@ -1,6 +1,6 @@
 //! Flags, computed from the last flag-setting operation only when something asks (SDM vol. 1, 3.4.3).
 
-use crate::backend::{Backend, Bin, Lazy, Un, W};
+use crate::backend::{Backend, Bin, Lazy, Rel, Un, W};
 use iced_x86::ConditionCode;
 use vkernel_abi::state::{AF, CF, OF, PF, SF, ZF};
 
@@ -21,7 +21,8 @@ fn width<V>(l: &Lazy<V>) -> W {
         | Lazy::Logic { w, .. }
         | Lazy::Inc { w, .. }
         | Lazy::Dec { w, .. }
-        | Lazy::Shift { w, .. } => *w,
+        | Lazy::Shift { w, .. }
+        | Lazy::Float { w, .. } => *w,
     }
 }
 
@@ -35,10 +36,14 @@ fn result<V: Copy>(l: &Lazy<V>) -> V {
         | Lazy::Inc { r, .. }
         | Lazy::Dec { r, .. }
         | Lazy::Shift { r, .. } => *r,
+        Lazy::Float { a, .. } => *a,
     }
 }
 
 fn compute<B: Backend>(b: &mut B, l: Lazy<B::V>, f: usize) -> B::V {
+    if let Lazy::Float { w, a, b: y } = l {
+        return compare_flag(b, f, w, a, y);
+    }
     let w = width(&l);
     let r = result(&l);
     match f {
@@ -61,6 +66,18 @@ fn compute<B: Backend>(b: &mut B, l: Lazy<B::V>, f: usize) -> B::V {
     }
 }
 
+/// A flag after UCOMIS* or COMIS*.
+fn compare_flag<B: Backend>(b: &mut B, f: usize, w: W, x: B::V, y: B::V) -> B::V {
+    let negated = match f {
+        PF => return b.float_is(Rel::Unordered, w, x, y),
+        ZF => Rel::LessOrGreater,
+        CF => Rel::GreaterOrEqual,
+        _ => return b.c(0),
+    };
+    let v = b.float_is(negated, w, x, y);
+    not(b, v)
+}
+
 fn carry<B: Backend>(b: &mut B, l: Lazy<B::V>) -> B::V {
     match l {
         Lazy::Add { w, a, r, .. } => b.bin(Bin::LtU, w, r, a),
@@ -77,7 +94,7 @@ fn carry<B: Backend>(b: &mut B, l: Lazy<B::V>) -> B::V {
             let borrowed = b.bin(Bin::And, W::B4, same, c);
             b.bin(Bin::Or, W::B4, less, borrowed)
         }
-        Lazy::Logic { .. } => b.c(0),
+        Lazy::Logic { .. } | Lazy::Float { .. } => b.c(0),
         Lazy::Inc { cf, .. } | Lazy::Dec { cf, .. } | Lazy::Shift { cf, .. } => cf,
     }
 }
@@ -95,7 +112,7 @@ fn overflow<B: Backend>(b: &mut B, l: Lazy<B::V>) -> B::V {
     match l {
         Lazy::Add { w, a, b: y, r } | Lazy::Adc { w, a, b: y, r, .. } => sign_of_and(b, w, r, a, y),
         Lazy::Sub { w, a, b: y, r } | Lazy::Sbb { w, a, b: y, r, .. } => sign_of_and(b, w, a, y, r),
-        Lazy::Logic { .. } => b.c(0),
+        Lazy::Logic { .. } | Lazy::Float { .. } => b.c(0),
         Lazy::Inc { w, r, .. } => {
             let min = b.c(1 << (w.bits() - 1));
             b.bin(Bin::Eq, w, r, min)
@@ -134,7 +151,7 @@ fn adjust<B: Backend>(b: &mut B, l: Lazy<B::V>) -> B::V {
             let low = b.bin(Bin::And, W::B4, low, mask);
             b.bin(Bin::Eq, W::B4, low, mask)
         }
-        Lazy::Logic { .. } | Lazy::Shift { .. } => b.c(0),
+        Lazy::Logic { .. } | Lazy::Shift { .. } | Lazy::Float { .. } => b.c(0),
     }
 }
 
@@ -173,6 +190,22 @@ pub fn cond<B: Backend>(b: &mut B, cc: ConditionCode) -> B::V {
         C::g => C::le,
         _ => cc,
     };
+    if let Some(Lazy::Float { w, a, b: y }) = *b.lazy() {
+        let relation = match cc {
+            C::a => Some(Rel::Greater),
+            C::ae => Some(Rel::GreaterOrEqual),
+            C::ne => Some(Rel::LessOrGreater),
+            C::p => Some(Rel::Unordered),
+            _ => None,
+        };
+        if let Some(relation) = relation {
+            return b.float_is(relation, w, a, y);
+        }
+        if cc == C::be {
+            let v = b.float_is(Rel::Greater, w, a, y);
+            return not(b, v);
+        }
+    }
     if positive != cc {
         if let Some(v) = negated(b, cc) {
             return v;

@@ -6,7 +6,7 @@ use crate::flags::set_flag;
 use crate::interp::{Interp, Text};
 use crate::operand::{address, is_memory, string_address};
 use crate::sse::{read_low, read_x, xmm_index};
-use crate::{fp, memory, x87};
+use crate::{fp, memory, mmx, x87};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 use vkernel_abi::state::{RAX, RBP, RBX, RCX, RDX, RSP, ZF};
 use vkernel_abi::wasm::Trap;
@@ -75,6 +75,7 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
             }
         }
         M::Enter => return enter(b, i),
+        _ if mmx::is_mmx(i) => return mmx::exec(b, i),
         _ => return x87(b, i),
     }
     Ok(Flow::Next)
@@ -273,6 +274,8 @@ fn x87<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
             }
             Some(Operand::Write(n)) => {
                 let before = b.state.fx;
+                // An instruction that an unmasked exception stops does not store.
+                b.copy_in(&mut operand[..n], a)?;
                 x87::memory(b.state, opcode, reg, &mut operand);
                 if let Err(trap) = b.copy_out(a, &operand[..n]) {
                     b.state.fx = before;

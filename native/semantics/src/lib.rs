@@ -12,6 +12,7 @@ pub mod host;
 mod int;
 pub mod interp;
 pub mod memory;
+mod mmx;
 mod muldiv;
 pub mod operand;
 mod shift;

@@ -40,6 +40,16 @@ pub fn read_low<B: Backend>(b: &mut B, i: &Instruction, n: u32, w: W) -> Result<
     Ok(b.trunc(w, v))
 }
 
+/// `read_low` of a float: from an XMM register or memory.
+pub fn read_float<B: Backend>(b: &mut B, i: &Instruction, n: u32, w: W) -> Result<B::V, B::Fault> {
+    if is_memory(i, n) {
+        let a = address(b, i);
+        return b.load_float(w, a);
+    }
+    let x = b.xmm(xmm_index(i.op_register(n)));
+    Ok(b.extract(w, x, 0))
+}
+
 pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
     if has_mmx(i) {
         return Ok(None);
@@ -187,6 +197,12 @@ fn move_lane<B: Backend>(b: &mut B, i: &Instruction, w: W, lane: u8, from: u8) -
 
 /// MOVD, MOVQ and the loading forms of MOVSS, MOVSD: the rest of the register becomes zero.
 fn move_zero_extend<B: Backend>(b: &mut B, i: &Instruction, w: W) -> Maybe<B> {
+    if is_memory(i, 1) && i.op0_register().is_xmm() {
+        let a = address(b, i);
+        let r = b.load_low(w, a)?;
+        b.set_xmm(xmm_index(i.op0_register()), r);
+        return Ok(Some(Flow::Next));
+    }
     let v = read_low(b, i, 1, w)?;
     if is_memory(i, 0) {
         let a = address(b, i);

@@ -1,9 +1,9 @@
 //! SSE and SSE2 floating point: arithmetic, comparisons, conversions.
 
-use crate::backend::{Backend, Cvt, Flow, Fp, Vec2, W};
+use crate::backend::{Backend, Cvt, Flow, Fp, Lazy, Vec2, W};
 use crate::flags::flush_flags;
 use crate::operand::{address, is_memory, op_width, read_reg, write_reg};
-use crate::sse::{Maybe, read_low, read_x, xmm_index};
+use crate::sse::{Maybe, read_float, read_x, xmm_index};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use vkernel_abi::state::{AF, CF, OF, PF, SF, ZF};
 
@@ -64,7 +64,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
                 b.set_xmm(d, r);
             }
             Form::Scalar(w) => {
-                let y = read_low(b, i, 1, w)?;
+                let y = read_float(b, i, 1, w)?;
                 let x = b.xmm(d);
                 let low = if op == Fp::Sqrt { y } else { b.extract(w, x, 0) };
                 let v = b.fp(op, w, low, y);
@@ -88,7 +88,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
         }
         M::Cmpss | M::Cmpsd => {
             let w = if i.mnemonic() == M::Cmpss { W::B4 } else { W::B8 };
-            let y = read_low(b, i, 1, w)?;
+            let y = read_float(b, i, 1, w)?;
             let d = xmm_index(i.op0_register());
             let x = b.xmm(d);
             // Only lane 0 may compare, or the others would raise flags: both other lanes are zero.
@@ -108,8 +108,12 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
 
 /// UCOMIS*, COMIS*: ZF PF CF say unordered 111, greater 000, less 001, equal 100; OF SF AF are 0.
 fn compare_flags<B: Backend>(b: &mut B, i: &Instruction, w: W) -> Maybe<B> {
-    let y = read_low(b, i, 1, w)?;
-    let x = read_low(b, i, 0, w)?;
+    let y = read_float(b, i, 1, w)?;
+    let x = read_float(b, i, 0, w)?;
+    if !B::INTERPRETER {
+        *b.lazy() = Some(Lazy::Float { w, a: x, b: y });
+        return Ok(Some(Flow::Next));
+    }
     let signaling = matches!(i.mnemonic(), Mnemonic::Comiss | Mnemonic::Comisd);
     let (unordered, less, equal) = b.fcmp(w, x, y, signaling);
     flush_flags(b);
@@ -144,17 +148,17 @@ fn convert<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
         M::Cvtsd2si | M::Cvttsd2si | M::Cvtss2si | M::Cvttss2si => {
             let from = if matches!(i.mnemonic(), M::Cvtsd2si | M::Cvttsd2si) { W::B8 } else { W::B4 };
             let truncate = matches!(i.mnemonic(), M::Cvttsd2si | M::Cvttss2si);
-            let v = read_low(b, i, 1, from)?;
+            let v = read_float(b, i, 1, from)?;
             let v = b.cvt(Cvt::FToInt(from, op_width(i, 0), truncate), v);
             write_reg(b, i.op0_register(), v);
         }
         M::Cvtss2sd => {
-            let v = read_low(b, i, 1, W::B4)?;
+            let v = read_float(b, i, 1, W::B4)?;
             let v = b.cvt(Cvt::F32ToF64, v);
             set_lane0(b, i, W::B8, v);
         }
         M::Cvtsd2ss => {
-            let v = read_low(b, i, 1, W::B8)?;
+            let v = read_float(b, i, 1, W::B8)?;
             let v = b.cvt(Cvt::F64ToF32, v);
             set_lane0(b, i, W::B4, v);
         }

@@ -2,8 +2,8 @@
 //! image is saved again. Every result, tag, flag and stack fault is therefore the CPU's.
 //!
 //! One stub for each register form (D8–DF × C0–FF) and each memory form (D8–DF × /0–7), 64 bytes
-//! apart. Exceptions are masked on the host copy; a pending unmasked one is reported at the next
-//! waiting instruction, as the CPU does (SDM vol. 1, 8.6).
+//! apart. A pending unmasked exception is reported at the next waiting instruction, as the CPU does
+//! (SDM vol. 1, 8.6).
 
 use std::arch::global_asm;
 use vkernel_abi::state::CpuState;
@@ -75,27 +75,15 @@ pub fn pending(fx: &[u8; 512]) -> bool {
     status(fx) & !control(fx) & 0x3f != 0
 }
 
-/// Runs `run` on a host copy of the image, exceptions masked; keeps the guest's masks.
+/// Runs `run` on a host copy of the image, under the guest's own exception masks: an unmasked one leaves
+/// the operands alone and stays pending, and none of the stubs' other instructions waits for it.
 fn with_image(fx: &mut [u8; 512], run: impl FnOnce(*mut u8)) {
     let mut image = Image(*fx);
-    let guest_control = control(fx);
-    let masked = guest_control | 0x3f;
-    image.0[0..2].copy_from_slice(&masked.to_le_bytes());
-    // ES and B would raise on load if they were set with exceptions unmasked; masked they do not.
-    let sw = status(fx) & !0x8080;
-    image.0[2..4].copy_from_slice(&sw.to_le_bytes());
     // The host's MXCSR travels in the image as well: keep it at the default.
     image.0[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     // SAFETY: saves and restores XMM0-15 around the stub, which loads them from the image.
     run(image.0.as_mut_ptr());
-    let host_control = control(&image.0);
-    let sw = status(&image.0);
     fx.copy_from_slice(&image.0);
-    // An instruction that writes the control word (FLDCW, FNINIT, …) defines it; others keep it.
-    let cw = if host_control == masked { guest_control } else { host_control };
-    fx[0..2].copy_from_slice(&cw.to_le_bytes());
-    let summary = if sw & !cw & 0x3f != 0 { 0x8080 } else { 0 };
-    fx[2..4].copy_from_slice(&((sw & !0x8080) | summary).to_le_bytes());
 }
 
 /// Calls a stub, telling the compiler that everything FXRSTOR loads is lost.
