@@ -125,6 +125,12 @@ export function peek(bytes: Buffer): { manifest: Manifest; keyids: string[] } {
 export const keyDirectory = (): string =>
   process.env['VKERNEL_KEYS'] ?? join(process.env['XDG_CONFIG_HOME'] ?? join(homedir(), '.config'), 'vkernel', 'keys')
 
+/** A key of `size` bytes in a file's text. */
+function fromHex(text: string, size: number): Uint8Array | undefined {
+  const hex = text.trim()
+  return hex.length === 2 * size && /^[0-9a-f]*$/.test(hex) ? sodium.from_hex(hex) : undefined
+}
+
 /** The signing key, made on first use. */
 export function signingKey(dir = keyDirectory()): KeyPair {
   const file = join(dir, 'default.key')
@@ -143,8 +149,8 @@ export function signingKey(dir = keyDirectory()): KeyPair {
       rmSync(fresh, { force: true })
     }
   }
-  const privateKey = sodium.from_hex(readFileSync(file, 'utf8').trim())
-  if (privateKey.length !== 64) throw new BuildError(`${file} is no signing key; move it away and a new one is made`)
+  const privateKey = fromHex(readFileSync(file, 'utf8'), 64)
+  if (!privateKey) throw new BuildError(`${file} is no signing key; move it away and a new one is made`)
   const publicKey = privateKey.slice(32)
   // A .pub that is gone, or another's, would make images that this host does not start.
   const pub = join(dir, 'default.pub'), text = sodium.to_hex(publicKey) + '\n'
@@ -152,8 +158,8 @@ export function signingKey(dir = keyDirectory()): KeyPair {
   return { privateKey, publicKey }
 }
 
-/** Every `*.pub` in the key directory. */
+/** Every `*.pub` in the key directory; what is no key trusts nobody. */
 export function trustedKeys(dir = keyDirectory()): Uint8Array[] {
   if (!existsSync(dir)) return []
-  return readdirSync(dir).filter((f) => f.endsWith('.pub')).map((f) => sodium.from_hex(readFileSync(join(dir, f), 'utf8').trim()))
+  return readdirSync(dir).filter((f) => f.endsWith('.pub')).sort().flatMap((f) => fromHex(readFileSync(join(dir, f), 'utf8'), 32) ?? [])
 }
