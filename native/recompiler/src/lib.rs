@@ -2,6 +2,7 @@
 //! structure) → module → cache → package.
 
 pub mod cache;
+pub mod coverage;
 pub mod discover;
 pub mod elf;
 pub mod extract;

@@ -1,0 +1,37 @@
+//! Programs as an ELF file for the recompiler: text at `area::TEXT`, and behind it the addresses of
+//! the programs and their jump tables as read-only data, from which discovery finds the entries.
+
+use crate::area::TEXT;
+
+const PAGE: usize = 4096;
+
+/// The file. `text` and `data` are whole pages and follow each other in memory.
+pub fn file(text: &[u8], data: &[u8]) -> Vec<u8> {
+    assert!(text.len() % PAGE == 0);
+    let mut f = Vec::with_capacity(PAGE + text.len() + data.len());
+    f.extend(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    f.extend(2u16.to_le_bytes()); // ET_EXEC
+    f.extend(62u16.to_le_bytes()); // EM_X86_64
+    f.extend(1u32.to_le_bytes());
+    f.extend(TEXT.to_le_bytes()); // entry
+    f.extend(64u64.to_le_bytes()); // program headers
+    f.extend(0u64.to_le_bytes());
+    f.extend(0u32.to_le_bytes());
+    for half in [64u16, 56, 2, 0, 0, 0] {
+        f.extend(half.to_le_bytes());
+    }
+    let mut segment = |flags: u32, off: usize, len: usize| {
+        f.extend(1u32.to_le_bytes()); // PT_LOAD
+        f.extend(flags.to_le_bytes());
+        let at = TEXT + (off - PAGE) as u64;
+        for word in [off as u64, at, at, len as u64, len as u64, PAGE as u64] {
+            f.extend(word.to_le_bytes());
+        }
+    };
+    segment(5, PAGE, text.len());
+    segment(4, PAGE + text.len(), data.len());
+    f.resize(PAGE, 0);
+    f.extend(text);
+    f.extend(data);
+    f
+}

@@ -1,0 +1,49 @@
+//! Straight programs, one instruction or several in a row, on the host CPU, in the interpreter and as
+//! translated code. `DIFFTEST_CASES=10000000 cargo test --release -p vkernel-difftest -- --ignored`
+//! runs as many as asked for, of another seed each time unless `DIFFTEST_SEED` is set.
+
+use vkernel_difftest::compare::{Report, straight};
+
+fn check(what: &str, seed: u64, r: &Report) {
+    eprintln!(
+        "{} cases of {what}, seed {seed:#x}: {} as translated code alone, {} differences",
+        r.interpreted, r.lifted, r.failures
+    );
+    if r.failures > 0 {
+        eprintln!("by instruction: {:?}", r.wrong);
+    }
+    assert_eq!(r.failures, 0);
+    assert!(r.unknown.is_empty(), "instructions of the baseline without semantics: {:?}", r.unknown);
+}
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[test]
+fn single_instructions() {
+    let r = straight(SEED, 20_000, 1..2, 8);
+    check("single instructions", SEED, &r);
+    assert!(r.lifted >= 80_000, "only {} cases ran as translated code", r.lifted);
+    assert!(r.codes >= 850, "only {} instruction codes came up", r.codes);
+}
+
+#[test]
+fn sequences() {
+    let r = straight(!SEED, 10_000, 3..9, 4);
+    check("sequences", !SEED, &r);
+    assert!(r.lifted >= 25_000, "only {} cases ran as translated code", r.lifted);
+}
+
+#[test]
+#[ignore = "as long as DIFFTEST_CASES says"]
+fn many() {
+    let number = |name: &str| {
+        let v = std::env::var(name).ok()?;
+        Some(v.strip_prefix("0x").map_or_else(|| v.parse(), |h| u64::from_str_radix(h, 16)).expect("a number"))
+    };
+    let cases = number("DIFFTEST_CASES").unwrap_or(10_000_000) as usize;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let seed = number("DIFFTEST_SEED").unwrap_or(now.as_nanos() as u64);
+    let (single, several) = (cases * 2 / 3, cases / 3);
+    check("single instructions", seed, &straight(seed, single / 16, 1..2, 16));
+    check("sequences", !seed, &straight(!seed, several / 16, 3..9, 16));
+}
