@@ -293,6 +293,8 @@ fn entry_at(pc: u32) -> Option<u32> {
 /// Runs until the guest is at `until` (pc, rsp), or has left that frame behind; returns the PC.
 pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasmtime::Result<i32> {
     let state = ctx.data().state();
+    // Left at its first instruction: the interpreter has to run it, or entering would never end.
+    let mut refused = None;
     loop {
         let pc = state.rip as u32;
         if let Some((rip, rsp)) = until {
@@ -306,7 +308,8 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             at_safe_point(ctx)?;
             continue;
         }
-        if let Some(slot) = entry_at(pc)
+        if refused.take() != Some(pc)
+            && let Some(slot) = entry_at(pc)
             && let Some(f) = function(ctx, slot)?
         {
             let g = &state.gpr;
@@ -315,8 +318,9 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             let result = f.call(&mut *ctx, args);
             from_guest(state);
             match result {
-                Ok((pc, rax, rsp, rdx)) => {
-                    state.rip = u64::from(pc as u32);
+                Ok((next, rax, rsp, rdx)) => {
+                    refused = (next as u32 == pc).then_some(pc);
+                    state.rip = u64::from(next as u32);
                     state.gpr[RAX] = rax as u64;
                     state.gpr[RSP] = rsp as u64;
                     state.gpr[RDX] = rdx as u64;
