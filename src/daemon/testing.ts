@@ -23,7 +23,7 @@ const PROGRAMS = ['bash', 'cat', 'chmod', 'cp', 'cut', 'df', 'env', 'head', 'id'
   'seq', 'sha256sum', 'sleep', 'sort', 'stat', 'sync', 'tail', 'touch', 'tr', 'true', 'tty', 'wc']
 
 const where = (name: string): string => {
-  const at = ['/usr/bin', '/bin'].map((d) => join(d, name)).find((p) => existsSync(p))
+  const at = ['/bin', '/usr/bin'].map((d) => join(d, name)).find((p) => existsSync(p))
   if (!at) throw new Error(`${name} is not on this host; the tests need it`)
   return at
 }
@@ -106,17 +106,17 @@ export class TestDaemon {
   private readonly state: string
   log = ''
 
-  private constructor(dir: string, prefix: readonly string[], state: string | undefined) {
+  private constructor(dir: string, prefix: readonly string[], state: string | undefined, audit: string | undefined) {
     this.dir = dir
     this.socket = join(dir, 's')
-    this.audit = join(dir, 'audit.jsonl')
+    this.audit = audit ?? join(dir, 'audit.jsonl')
     this.prefix = prefix
     this.state = state ?? join(dir, 'state')
   }
 
   /** `prefix`: a command that starts the daemon's (setpriv …); `dir`: for what it leaves; `state`: its state directory. */
-  static async start(o: { prefix?: readonly string[]; dir?: string; state?: string } = {}): Promise<TestDaemon> {
-    const d = new TestDaemon(o.dir ?? mkdtempSync(join(tmpdir(), 'vkernel-test-')), o.prefix ?? [], o.state)
+  static async start(o: { prefix?: readonly string[]; dir?: string; state?: string; audit?: string } = {}): Promise<TestDaemon> {
+    const d = new TestDaemon(o.dir ?? mkdtempSync(join(tmpdir(), 'vkernel-test-')), o.prefix ?? [], o.state, o.audit)
     await d.boot()
     return d
   }

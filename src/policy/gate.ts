@@ -20,8 +20,8 @@ export class Approvals {
   readonly byNid = new Map<number, ApprovedProgram[]>()
   readonly byDigest = new Map<string, ApprovedProgram[]>()
   readonly elfIndex: ReadonlyMap<string, number>
-  /** Bytes of the largest program: nothing larger needs to be hashed. */
-  readonly largest: number
+  /** Files above this are refused unhashed: well above the largest program, so that a refusal tells a changed program's digest. */
+  readonly limit: number
 
   /** `elfIndex`: index in the megabinary by ELF digest; `sizeOf`: bytes of an image file. */
   constructor(exec: 'path+digest' | 'digest', programs: readonly ApprovedProgram[], elfIndex: ReadonlyMap<string, number>, sizeOf: (nid: number) => number) {
@@ -38,7 +38,7 @@ export class Approvals {
       add(this.byDigest, p.sha256)
       largest = Math.max(largest, sizeOf(p.nid))
     }
-    this.largest = largest
+    this.limit = Math.max(2 * largest, 16 << 20)
   }
 }
 
@@ -76,7 +76,7 @@ export class Gate {
     try {
       fd = fs.host ? fs.host.open(d, O_RDONLY) : openSync(backing!.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
       if (fd < 0) return this.refuse(event, path, `it could not be read (errno ${-fd})`)
-      if (fstatSync(fd).size > this.approvals.largest) return this.refuse(event, path, 'larger than every program in the manifest')
+      if (fstatSync(fd).size > this.approvals.limit) return this.refuse(event, path, 'far larger than every program in the manifest')
       copy = addon.sealedCopy(fd)
       if (copy < 0) return this.refuse(event, path, `it could not be copied (errno ${-copy})`)
       const sha256 = hashDescriptor(copy)

@@ -35,7 +35,13 @@ pub fn mmap(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let what = process::files().kind(fd).what;
     match what {
         What::Directory => Err(ENODEV),
-        What::Image => map_image(fd, addr, len, prot, kind | place, off),
+        What::Image => {
+            let r = map_image(fd, addr, len, prot, kind | place, off);
+            if r == Err(EACCES) && prot & PROT_EXEC != 0 {
+                mediated::report(t, "exec mapping of an image file that is no approved text refused");
+            }
+            r
+        }
         What::Host => map_host(t, fd, addr, len, prot, kind | place, off),
     }
 }

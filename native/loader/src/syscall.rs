@@ -1,7 +1,7 @@
 //! The only door: a guest's system call goes by number to the one place that answers it.
 
 use crate::cpu::{Leave, Thread};
-use crate::errno::{ENOSYS, EPERM, SysResult, to_raw};
+use crate::errno::{EACCES, ENOSYS, EPERM, SysResult, to_raw};
 use crate::{direct, exec, fdcalls, local, mediated, memcalls, netcalls, process, sigcalls, signal, thread, trace};
 use std::sync::Mutex;
 use vkernel_abi::syscall::{Class, Syscall, find};
@@ -71,7 +71,8 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         libc::SYS_fork => thread::fork(t, 0, [0; 6]),
         libc::SYS_vfork => thread::fork(t, libc::CLONE_VFORK as u64, [0; 6]),
         libc::SYS_clone => thread::clone(t, a),
-        libc::SYS_clone3 => Err(ENOSYS),
+        // C libraries ask for these at every start and fall back: no record each time.
+        libc::SYS_clone3 | libc::SYS_rseq => Err(ENOSYS),
         libc::SYS_execve => return exec::execve(t, libc::AT_FDCWD, a[0], a[1], a[2], 0),
         libc::SYS_execveat => return exec::execve(t, a[0] as i32, a[1], a[2], a[3], a[4] as i32),
         libc::SYS_exit => {
@@ -110,7 +111,14 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         | libc::SYS_setfsuid | libc::SYS_setfsgid => crate::credcalls::dispatch(t, nr, a),
         // Memory
         libc::SYS_mmap => memcalls::mmap(t, a),
-        libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_brk | libc::SYS_mremap | libc::SYS_madvise
+        libc::SYS_mprotect => {
+            let r = memcalls::dispatch(nr, a);
+            if r == Err(EACCES) && a[2] as i32 & libc::PROT_EXEC != 0 {
+                mediated::report(t, "exec mprotect of memory that is no approved text refused");
+            }
+            r
+        }
+        libc::SYS_munmap | libc::SYS_brk | libc::SYS_mremap | libc::SYS_madvise
         | libc::SYS_msync | libc::SYS_mincore | libc::SYS_mlock | libc::SYS_mlock2 | libc::SYS_munlock
         | libc::SYS_mlockall | libc::SYS_munlockall => memcalls::dispatch(nr, a),
         // Signals

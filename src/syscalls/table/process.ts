@@ -62,7 +62,7 @@ export const entries = [
   syscall(98, 'getrusage', { who: int, usage: output(144) }, { ...direct, doc: 'Read resource usage.' }),
   syscall(309, 'getcpu', { cpu: output(4), node: output(4), cache: int }, { ...direct, doc: 'Say on which processor the thread runs.' }),
   syscall(322, 'execveat', { dirfd: int, path, argv: int, envp: int, flags: int }, { ...local, doc: 'Execute a program of the manifest.', errno: ['EACCES'] }),
-  syscall(334, 'rseq', { rseq: inout(32), len: int, flags: int, sig: int }, { class: 'absent', policy: 'process', doc: 'Not implemented.', errno: ['ENOSYS'], quirk: 'Restartable sequences need addresses of native instructions; C libraries fall back.' }),
+  syscall(334, 'rseq', { rseq: inout(32), len: int, flags: int, sig: int }, { ...local, doc: 'Answer ENOSYS, as a kernel without it.', errno: ['ENOSYS'], quirk: 'ENOSYS: restartable sequences need addresses of native instructions; C libraries, which ask at every start, fall back.' }),
   syscall(435, 'clone3', { args: int, size: int }, { ...local, doc: 'Make a process or a thread.', errno: ['ENOSYS'], quirk: 'ENOSYS, upon which C libraries use clone.' }),
   ...absent('process', 'Real-time and deadline scheduling is the host\'s.', { sched_setparam: 142, sched_setscheduler: 144, sched_setattr: 314, sched_getattr: 315, ioprio_set: 251, ioprio_get: 252 }),
   ...absent('process', 'Process descriptors are not offered.', { pidfd_send_signal: 424, pidfd_open: 434, pidfd_getfd: 438, kcmp: 312 }),

@@ -338,7 +338,7 @@ pub const TABLE: &[Syscall] = &[
     Syscall { nr: 331, name: "pkey_free", class: Class::Absent, args: &[], restart: false, new_fd: false },
     Syscall { nr: 332, name: "statx", class: Class::Mediated, args: &[Arg::DirFd, Arg::Path, Arg::Int, Arg::Int, Arg::Ptr { dir: Dir::Out, len: Len::Fixed(256) }], restart: false, new_fd: false },
     Syscall { nr: 333, name: "io_pgetevents", class: Class::Absent, args: &[], restart: false, new_fd: false },
-    Syscall { nr: 334, name: "rseq", class: Class::Absent, args: &[Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(32) }, Arg::Int, Arg::Int, Arg::Int], restart: false, new_fd: false },
+    Syscall { nr: 334, name: "rseq", class: Class::Local, args: &[Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(32) }, Arg::Int, Arg::Int, Arg::Int], restart: false, new_fd: false },
     Syscall { nr: 424, name: "pidfd_send_signal", class: Class::Absent, args: &[], restart: false, new_fd: false },
     Syscall { nr: 425, name: "io_uring_setup", class: Class::Refused, args: &[], restart: false, new_fd: false },
     Syscall { nr: 426, name: "io_uring_enter", class: Class::Refused, args: &[], restart: false, new_fd: false },
