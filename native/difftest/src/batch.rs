@@ -130,7 +130,12 @@ impl<'a> Batch<'a> {
         Self::prepare(memory);
         let mut s = copy(state);
         s.rip = pc;
-        let exit = Interp::new(&mut s, area::region(), &Anywhere, &mut self.cache).run(|s| s.rip == area::EXIT);
+        let exit = loop {
+            let exit = Interp::new(&mut s, area::region(), &Anywhere, &mut self.cache).run(|s| s.rip == area::EXIT);
+            if exit != Exit::Poll || s.rip == area::EXIT {
+                break exit;
+            }
+        };
         finish(&mut s, signal(exit))
     }
 

@@ -31,8 +31,8 @@ const BATCH: usize = 4096;
 impl Report {
     fn differs(&mut self, backend: &str, p: &Program, diff: &[String]) {
         self.failures += 1;
-        let name = format!("{backend} {:?}", p.instructions[0].mnemonic());
-        let seen = self.wrong.entry(if p.instructions.len() == 1 { name } else { backend.into() }).or_default();
+        let name = p.instructions.first().map_or(String::new(), |i| format!("{backend} {:?}", i.mnemonic()));
+        let seen = self.wrong.entry(if p.is_single() { name } else { backend.into() }).or_default();
         *seen += 1;
         if self.failures <= SHOWN && *seen <= 3 {
             eprintln!("{backend}: {} at {:#x}: ours != native", p.text(), p.pc);
@@ -43,6 +43,20 @@ impl Report {
 
 /// Runs `programs` programs of `length` instructions (a range) with `states` states each.
 pub fn straight(seed: u64, programs: usize, length: std::ops::Range<u64>, states: usize) -> Report {
+    run(seed, programs, states, |g, layout| {
+        let n = length.start + g.rng.below(length.end - length.start);
+        // Most sequences of what is lifted, or the interpreter would be in nearly all of them.
+        let translated = n > 1 && !g.rng.one_in(4);
+        Program::random(g, layout, n as usize, translated)
+    })
+}
+
+/// Runs `programs` control-flow graphs with `states` states each.
+pub fn graphs(seed: u64, programs: usize, states: usize) -> Report {
+    run(seed, programs, states, crate::graph::random)
+}
+
+fn run(seed: u64, programs: usize, states: usize, make: impl Fn(&mut Generator, &mut Layout) -> Program) -> Report {
     let mut bench = bench();
     let mut g = Generator::new(seed);
     let mut report = Report::default();
@@ -51,14 +65,7 @@ pub fn straight(seed: u64, programs: usize, length: std::ops::Range<u64>, states
         let count = left.min(BATCH);
         left -= count;
         let mut layout = Layout::new();
-        let list: Vec<Program> = (0..count)
-            .map(|_| {
-                let n = length.start + g.rng.below(length.end - length.start);
-                // Most sequences of what is lifted, or the interpreter would be in nearly all of them.
-                let translated = n > 1 && !g.rng.one_in(4);
-                Program::random(&mut g, &mut layout, n as usize, translated)
-            })
-            .collect();
+        let list: Vec<Program> = (0..count).map(|_| make(&mut g, &mut layout)).collect();
         let images: Vec<Vec<u8>> = (0..64).map(|_| random_memory(&mut g.rng)).collect();
         let mut batch = Batch::new(&mut bench, layout);
         for p in &list {
@@ -80,7 +87,7 @@ const DENORMAL: u32 = 2;
 
 fn one(batch: &mut Batch, report: &mut Report, p: &Program, g: &mut Generator, memory: &[u8]) {
     let state = p.state(&mut g.rng);
-    let single = p.instructions.len() == 1;
+    let single = p.is_single();
     let name = || format!("{:?}", p.instructions[0].mnemonic());
     let ignored = p.ignored();
     let forget = |mut s: Snapshot| {

@@ -8,6 +8,7 @@ pub mod compare;
 mod dump;
 mod elf;
 pub mod generate;
+pub mod graph;
 pub mod host;
 pub mod lifted;
 pub mod program;

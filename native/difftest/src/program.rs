@@ -16,8 +16,8 @@ const ALL: u64 = 0xcd5;
 
 /// What a program demands of the state it starts in.
 #[derive(Clone, Default)]
-struct Setup {
-    fixed: [Option<u64>; 16],
+pub struct Setup {
+    pub(crate) fixed: [Option<u64>; 16],
     /// Registers that the instructions so far have written.
     written: u16,
     /// Flags undefined now, and at any time.
@@ -28,6 +28,14 @@ struct Setup {
 }
 
 impl Setup {
+    pub(crate) fn define_flags(&mut self) {
+        self.undefined = 0;
+    }
+
+    pub(crate) fn has_undefined_flags(&self) -> bool {
+        self.undefined != 0
+    }
+
     fn is_written(&self, r: usize) -> bool {
         self.written >> r & 1 != 0
     }
@@ -45,7 +53,8 @@ impl Setup {
 pub struct Program {
     pub pc: u64,
     pub instructions: Vec<Instruction>,
-    setup: Setup,
+    pub(crate) setup: Setup,
+    pub(crate) single: bool,
 }
 
 /// RFLAGS bits of the decoder's flags.
@@ -114,7 +123,7 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
     let r = gpr(base);
     if let Some(v) = s.fixed[r] {
         let a = v.wrapping_add(offset) & if base.size() == 4 { 0xffff_ffff } else { u64::MAX };
-        let fits = a >= SCRATCH + 512 && a + size + 512 <= SCRATCH + SCRATCH_LEN as u64;
+        let fits = (SCRATCH + 512..SCRATCH + SCRATCH_LEN as u64 - 512 - size).contains(&a);
         let moved = s.is_written(r) && r != RSP;
         return (fits && !moved && (size < 16 || a % 16 == 0)).then_some(());
     }
@@ -223,6 +232,22 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
     Some(())
 }
 
+/// Accepts `e` in a program that may come by more than once: it writes no register that something
+/// relies on and demands nothing of the start.
+pub(crate) fn accept_anywhere(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> bool {
+    let mut new = s.clone();
+    new.written = 0;
+    if class(&e.instruction) != Class::Lifted && !rng.one_in(8) || accept(e, &mut new, rng, false).is_none() {
+        return false;
+    }
+    let relied = (0..16).filter(|r| s.fixed[*r].is_some()).fold(1u16 << RSP, |m, r| m | 1 << r);
+    if new.fixed != s.fixed || !new.patches.is_empty() || new.written & relied != 0 {
+        return false;
+    }
+    (s.undefined, s.ever_undefined) = (new.undefined, new.ever_undefined);
+    true
+}
+
 impl Program {
     /// A program of `count` instructions, added to the layout; `translated`: of such as are lifted.
     pub fn random(g: &mut Generator, layout: &mut Layout, count: usize, translated: bool) -> Self {
@@ -245,7 +270,12 @@ impl Program {
         }
         dump::jump(&mut code, pc, crate::area::TEXT);
         layout.add(&code);
-        Self { pc, instructions, setup }
+        Self { pc, instructions, setup, single: count == 1 }
+    }
+
+    /// One instruction and nothing else.
+    pub fn is_single(&self) -> bool {
+        self.single
     }
 
     /// RFLAGS bits that are defined at the end, or all through.
@@ -266,6 +296,8 @@ impl Program {
         for (r, v) in s.gpr.iter_mut().zip(self.setup.fixed) {
             *r = v.unwrap_or(*r);
         }
+        // Now and then with an interrupt poll pending, which changes nothing.
+        s.poll = u32::from(!self.single && rng.one_in(4));
         s
     }
 
@@ -294,7 +326,8 @@ impl Program {
 
     /// The instructions as text, for reports.
     pub fn text(&self) -> String {
-        self.instructions.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        let text = |i: &Instruction| format!("{:x}: {i}", i.ip() - self.pc);
+        self.instructions.iter().map(text).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -2,7 +2,7 @@
 //! translated code. `DIFFTEST_CASES=10000000 cargo test --release -p vkernel-difftest -- --ignored`
 //! runs as many as asked for, of another seed each time unless `DIFFTEST_SEED` is set.
 
-use vkernel_difftest::compare::{Report, straight};
+use vkernel_difftest::compare::{Report, graphs, straight};
 
 fn check(what: &str, seed: u64, r: &Report) {
     eprintln!(
@@ -34,6 +34,13 @@ fn sequences() {
 }
 
 #[test]
+fn control_flow() {
+    let r = graphs(SEED, 3_000, 6);
+    check("control-flow graphs", SEED, &r);
+    assert!(r.lifted >= 5_000, "only {} cases ran as translated code", r.lifted);
+}
+
+#[test]
 #[ignore = "as long as DIFFTEST_CASES says"]
 fn many() {
     let number = |name: &str| {
@@ -46,4 +53,5 @@ fn many() {
     let (single, several) = (cases * 2 / 3, cases / 3);
     check("single instructions", seed, &straight(seed, single / 16, 1..2, 16));
     check("sequences", !seed, &straight(!seed, several / 16, 3..9, 16));
+    check("control-flow graphs", seed, &graphs(seed, several / 64, 16));
 }
