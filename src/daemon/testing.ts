@@ -19,7 +19,7 @@ export const client = join(root, 'native/target/release/recompiler')
 const cache = join(root, 'build/test-images')
 
 /** Programs of every test image, from wherever this host has them. */
-const PROGRAMS = ['bash', 'cat', 'chmod', 'cp', 'cut', 'df', 'env', 'head', 'id', 'ln', 'ls', 'mkdir', 'mkfifo', 'mktemp', 'mv', 'ps', 'pwd', 'readlink', 'rm', 'rmdir',
+const PROGRAMS = ['bash', 'cat', 'chmod', 'chown', 'cp', 'cut', 'df', 'env', 'head', 'id', 'ln', 'ls', 'mkdir', 'mkfifo', 'mktemp', 'mv', 'ps', 'pwd', 'readlink', 'rm', 'rmdir',
   'seq', 'sha256sum', 'sleep', 'sort', 'stat', 'sync', 'tail', 'touch', 'tr', 'true', 'tty', 'wc']
 
 const where = (name: string): string => {
@@ -134,7 +134,7 @@ export class TestDaemon {
     return new Promise((done, failed) => {
       child.stderr!.setEncoding('utf8').on('data', (text: string) => {
         this.log += text
-        if (text.includes('listening')) done()
+        if (this.log.includes('vkernel: listening on')) done()
       })
       child.on('exit', (code, signal) => failed(new Error(`the daemon ended (${code ?? signal}): ${this.log}`)))
     })
@@ -192,6 +192,10 @@ export class TestDaemon {
   /** Ends it and removes its directory. */
   async remove(): Promise<void> {
     await this.end()
+    for (const line of readFileSync('/proc/self/mounts', 'latin1').split('\n').reverse()) {
+      const at = line.split(' ')[1]
+      if (at?.startsWith(`${this.dir}/`)) spawnSync('umount', ['-l', at])
+    }
     rmSync(this.dir, { recursive: true, force: true })
   }
 }
