@@ -285,8 +285,10 @@ impl Program {
 
     /// Has an instruction whose exception flags translated code does not reproduce.
     pub fn raises_other_flags(&self) -> bool {
-        const OTHER: [M; 8] =
-            [M::Comiss, M::Comisd, M::Ucomiss, M::Ucomisd, M::Cvttss2si, M::Cvttsd2si, M::Cvttps2dq, M::Cvttpd2dq];
+        const OTHER: [M; 12] = [
+            M::Comiss, M::Comisd, M::Ucomiss, M::Ucomisd, M::Cvttss2si, M::Cvttsd2si, M::Cvttps2dq, M::Cvttpd2dq,
+            M::Cvtss2si, M::Cvtsd2si, M::Cvtps2dq, M::Cvtpd2dq,
+        ];
         self.instructions.iter().any(|i| OTHER.contains(&i.mnemonic()))
     }
 

@@ -771,4 +771,7 @@ impl Backend for Lift<'_> {
     fn cvt(&mut self, op: Cvt, a: V) -> V {
         self.convert(op, a)
     }
+    fn cvt_lanes(&mut self, op: Cvt, a: u32) -> u32 {
+        self.convert_lanes(op, a)
+    }
 }

@@ -49,9 +49,11 @@ impl Lift<'_> {
         if let Vec2::FCmp(w, predicate) = op {
             return self.float_mask(w, predicate, a, b);
         }
-        if matches!(op, Vec2::MulHiS | Vec2::MulHiU | Vec2::Sad) {
-            self.give_up = true;
-            return a;
+        if matches!(op, Vec2::MulHiS | Vec2::MulHiU) {
+            return self.multiply_high(op == Vec2::MulHiS, a, b);
+        }
+        if op == Vec2::Sad {
+            return self.absolute_differences(a, b);
         }
         if op == Vec2::MulEvenU32 {
             let mask = 0x0000_0000_ffff_ffff_0000_0000_ffff_ffffu128 as i128;
@@ -116,6 +118,33 @@ impl Lift<'_> {
             }
             _ => unreachable!("handled above"),
         };
+        self.pop128()
+    }
+
+    /// PMULHW, PMULHUW: the high halves of the products of 16-bit lanes.
+    fn multiply_high(&mut self, signed: bool, a: u32, b: u32) -> u32 {
+        let mut sel = [0u8; 16];
+        for (n, s) in sel.iter_mut().enumerate() {
+            *s = (n / 2 * 4 + 2 + n % 2) as u8;
+        }
+        let mut s = self.sink();
+        s.local_get(a).local_get(b);
+        if signed { s.i32x4_extmul_low_i16x8_s() } else { s.i32x4_extmul_low_i16x8_u() };
+        s.local_get(a).local_get(b);
+        if signed { s.i32x4_extmul_high_i16x8_s() } else { s.i32x4_extmul_high_i16x8_u() };
+        s.i8x16_shuffle(sel);
+        self.pop128()
+    }
+
+    /// PSADBW: the sum of eight bytes' differences in each half.
+    fn absolute_differences(&mut self, a: u32, b: u32) -> u32 {
+        let mut s = self.sink();
+        s.local_get(a).local_get(b).i8x16_max_u().local_get(a).local_get(b).i8x16_min_u().i8x16_sub();
+        s.i16x8_extadd_pairwise_i8x16_u().i32x4_extadd_pairwise_i16x8_u();
+        let fours = self.pop128();
+        self.sink().local_get(fours).i32_const(32).i64x2_shr_u().local_get(fours).i32x4_add();
+        // The upper halves hold sums of no use.
+        self.sink().v128_const(0x0000_0000_ffff_ffff_0000_0000_ffff_ffffu128 as i128).v128_and();
         self.pop128()
     }
 
@@ -326,13 +355,69 @@ impl Lift<'_> {
                 self.sink().f32_demote_f64();
                 self.pop_float(W::B4)
             }
-            // Rounded by MXCSR: wasm has no such conversion.
-            Cvt::FToInt(_, _, false) => {
-                self.give_up = true;
-                a
+            Cvt::FToInt(from, to, false) => {
+                self.only_to_nearest();
+                self.push_float(from, a);
+                let mut s = self.sink();
+                if from == W::B4 { s.f32_nearest() } else { s.f64_nearest() };
+                let rounded = self.pop_float(from);
+                self.truncate(from, to, rounded)
             }
             Cvt::FToInt(from, to, true) => self.truncate(from, to, a),
         }
+    }
+
+    /// Leaves the function when MXCSR says another rounding than to the nearest.
+    fn only_to_nearest(&mut self) {
+        let m = crate::lift::state_arg(vkernel_abi::state::OFF_MXCSR, 2);
+        self.sink().i32_const(0).i32_load(m).i32_const(0x6000).i32_and().nop().if_(wasm_encoder::BlockType::Empty);
+        self.bail();
+        self.sink().end();
+    }
+
+    pub fn convert_lanes(&mut self, op: Cvt, a: u32) -> u32 {
+        if let Cvt::FToInt(from, _, truncated) = op {
+            return self.lanes_to_integers(from, truncated, a);
+        }
+        let mut s = self.sink();
+        s.local_get(a);
+        match op {
+            Cvt::IntToF(_, W::B4) => s.f32x4_convert_i32x4_s(),
+            Cvt::IntToF(..) => s.f64x2_convert_low_i32x4_s(),
+            Cvt::F32ToF64 => s.f64x2_promote_low_f32x4(),
+            _ => s.f32x4_demote_f64x2_zero(),
+        };
+        self.pop128()
+    }
+
+    /// CVT(T)PS2DQ, CVT(T)PD2DQ. wasm saturates and makes zero of NaN: too large and NaN become the
+    /// integer indefinite value, which too small already is.
+    fn lanes_to_integers(&mut self, from: W, truncated: bool, a: u32) -> u32 {
+        let single = from == W::B4;
+        let mut a = a;
+        if !truncated {
+            self.only_to_nearest();
+            let mut s = self.sink();
+            s.local_get(a);
+            if single { s.f32x4_nearest() } else { s.f64x2_nearest() };
+            a = self.pop128();
+        }
+        let mut s = self.sink();
+        s.v128_const(0x8000_0000_8000_0000_8000_0000_8000_0000u128 as i128).local_get(a);
+        if single { s.i32x4_trunc_sat_f32x4_s() } else { s.i32x4_trunc_sat_f64x2_s_zero() };
+        // Not (a < 2^31), in both halves of a lane.
+        s.local_get(a);
+        if single {
+            s.f32_const(2_147_483_648.0f32.into()).f32x4_splat().f32x4_lt().v128_not();
+        } else {
+            s.f64_const(2_147_483_648.0f64.into()).f64x2_splat().f64x2_lt().v128_not();
+            // The two upper lanes of the result are zero whatever is there.
+            let mask = self.pop128();
+            self.sink().local_get(mask).v128_const(0);
+            self.sink().i8x16_shuffle([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23]);
+        }
+        self.sink().v128_bitselect();
+        self.pop128()
     }
 
     /// CVTT*: what does not fit is the integer indefinite value (SDM vol. 1, table E-1).

@@ -174,6 +174,17 @@ pub enum Cvt {
     F64ToF32,
 }
 
+impl Cvt {
+    /// Of the operand and of the result.
+    pub fn widths(self) -> (W, W) {
+        match self {
+            Cvt::IntToF(from, to) | Cvt::FToInt(from, to, _) => (from, to),
+            Cvt::F32ToF64 => (W::B4, W::B8),
+            Cvt::F64ToF32 => (W::B8, W::B4),
+        }
+    }
+}
+
 /// Relations of two floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rel {
@@ -339,4 +350,16 @@ pub trait Backend {
         }
     }
     fn cvt(&mut self, op: Cvt, a: Self::V) -> Self::V;
+    /// `cvt` of the first lanes of `a`, as many as fit a vector on both sides; lanes of the result that
+    /// have no source are zero.
+    fn cvt_lanes(&mut self, op: Cvt, a: Self::X) -> Self::X {
+        let (from, to) = op.widths();
+        let mut r = self.vconst(0);
+        for lane in 0..(16 / from.bytes().max(to.bytes())) as u8 {
+            let v = self.extract(from, a, lane);
+            let v = self.cvt(op, v);
+            r = self.replace(to, r, lane, v);
+        }
+        r
+    }
 }

@@ -162,14 +162,14 @@ fn convert<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             let v = b.cvt(Cvt::F64ToF32, v);
             set_lane0(b, i, W::B4, v);
         }
-        M::Cvtdq2ps => lanes(b, i, Cvt::IntToF(W::B4, W::B4), 4)?,
-        M::Cvtps2dq => lanes(b, i, Cvt::FToInt(W::B4, W::B4, false), 4)?,
-        M::Cvttps2dq => lanes(b, i, Cvt::FToInt(W::B4, W::B4, true), 4)?,
-        M::Cvtdq2pd => lanes(b, i, Cvt::IntToF(W::B4, W::B8), 2)?,
-        M::Cvtpd2dq => lanes(b, i, Cvt::FToInt(W::B8, W::B4, false), 2)?,
-        M::Cvttpd2dq => lanes(b, i, Cvt::FToInt(W::B8, W::B4, true), 2)?,
-        M::Cvtps2pd => lanes(b, i, Cvt::F32ToF64, 2)?,
-        M::Cvtpd2ps => lanes(b, i, Cvt::F64ToF32, 2)?,
+        M::Cvtdq2ps => lanes(b, i, Cvt::IntToF(W::B4, W::B4))?,
+        M::Cvtps2dq => lanes(b, i, Cvt::FToInt(W::B4, W::B4, false))?,
+        M::Cvttps2dq => lanes(b, i, Cvt::FToInt(W::B4, W::B4, true))?,
+        M::Cvtdq2pd => lanes(b, i, Cvt::IntToF(W::B4, W::B8))?,
+        M::Cvtpd2dq => lanes(b, i, Cvt::FToInt(W::B8, W::B4, false))?,
+        M::Cvttpd2dq => lanes(b, i, Cvt::FToInt(W::B8, W::B4, true))?,
+        M::Cvtps2pd => lanes(b, i, Cvt::F32ToF64)?,
+        M::Cvtpd2ps => lanes(b, i, Cvt::F64ToF32)?,
         _ => return Ok(None),
     }
     Ok(Some(Flow::Next))
@@ -182,28 +182,17 @@ fn set_lane0<B: Backend>(b: &mut B, i: &Instruction, w: W, v: B::V) {
     b.set_xmm(d, r);
 }
 
-/// Converts `count` lanes; lanes of the result that have no source become zero.
-fn lanes<B: Backend>(b: &mut B, i: &Instruction, op: Cvt, count: u8) -> Result<(), B::Fault> {
-    let (from, to) = match op {
-        Cvt::IntToF(f, t) | Cvt::FToInt(f, t, _) => (f, t),
-        Cvt::F32ToF64 => (W::B4, W::B8),
-        Cvt::F64ToF32 => (W::B8, W::B4),
-    };
-    let x = if is_memory(i, 1) && from == W::B4 && count == 2 {
+/// Converts all lanes that fit on both sides; lanes of the result that have no source become zero.
+fn lanes<B: Backend>(b: &mut B, i: &Instruction, op: Cvt) -> Result<(), B::Fault> {
+    let (from, to) = op.widths();
+    let x = if is_memory(i, 1) && from < to {
         // A 64-bit operand, which need not be aligned.
         let a = address(b, i);
-        let v = b.load(W::B8, a)?;
-        let zero = b.vconst(0);
-        b.replace(W::B8, zero, 0, v)
+        b.load_low(W::B8, a)?
     } else {
         read_x(b, i, 1)?
     };
-    let mut r = b.vconst(0);
-    for lane in 0..count {
-        let v = b.extract(from, x, lane);
-        let v = b.cvt(op, v);
-        r = b.replace(to, r, lane, v);
-    }
+    let r = b.cvt_lanes(op, x);
     b.set_xmm(xmm_index(i.op0_register()), r);
     Ok(())
 }
