@@ -167,7 +167,7 @@ impl Lift<'_> {
 
     /// Code that leaves the function at the current instruction, what is live stored: the interpreter
     /// executes it. Pending flags are computed on the way.
-    fn bail(&mut self) {
+    pub fn bail(&mut self) {
         let (lazy, dirty) = (self.lazy, self.dirty);
         self.settle_flags(self.live);
         self.store_dirty(self.live);
