@@ -27,8 +27,25 @@ pub fn is_baseline(i: &Instruction) -> bool {
     i.cpuid_features().iter().all(|f| {
         matches!(
             f,
-            F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::CX8 | F::CMPXCHG16B | F::FPU
-                | F::FPU287 | F::FPU387 | F::FXSR | F::MMX | F::SSE | F::SSE2 | F::CLFSH | F::PAUSE | F::MULTIBYTENOP
+            F::INTEL8086
+                | F::INTEL186
+                | F::INTEL286
+                | F::INTEL386
+                | F::INTEL486
+                | F::X64
+                | F::CMOV
+                | F::CX8
+                | F::CMPXCHG16B
+                | F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::FXSR
+                | F::MMX
+                | F::SSE
+                | F::SSE2
+                | F::CLFSH
+                | F::PAUSE
+                | F::MULTIBYTENOP
         )
     })
 }
@@ -44,11 +61,33 @@ fn usable(e: &Encoded) -> bool {
     if !registers.all(|r| r.is_gpr() || r.is_xmm() || r.is_st() || r.is_mm()) {
         return false;
     }
-    if matches!(i.mnemonic(), M::Lar | M::Lsl | M::Verr | M::Verw | M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lfs | M::Lgs | M::Lss | M::Reservednop) {
+    if matches!(
+        i.mnemonic(),
+        M::Lar
+            | M::Lsl
+            | M::Verr
+            | M::Verw
+            | M::Sgdt
+            | M::Sidt
+            | M::Sldt
+            | M::Str
+            | M::Smsw
+            | M::Lfs
+            | M::Lgs
+            | M::Lss
+            | M::Reservednop
+    ) {
         return false;
     }
-    // 16-bit forms of the x87 environment, which no compiler emits.
-    if matches!(i.code(), Code::Fnstenv_m14byte | Code::Fldenv_m14byte | Code::Fnsave_m94byte | Code::Frstor_m94byte) {
+    // 16-bit forms that no compiler emits and that are unknown: the x87 environment, ENTER.
+    const NARROW: [Code; 5] = [
+        Code::Fnstenv_m14byte,
+        Code::Fldenv_m14byte,
+        Code::Fnsave_m94byte,
+        Code::Frstor_m94byte,
+        Code::Enterw_imm16_imm8,
+    ];
+    if NARROW.contains(&i.code()) {
         return false;
     }
     // Undefined results: BSWAP r16, and SHLD or SHRD of 16 bits by more.
@@ -62,7 +101,8 @@ fn usable(e: &Encoded) -> bool {
         return false;
     }
     // The engine takes the smaller of x and x for x, denormal or not; no compiler asks.
-    let extreme = matches!(i.mnemonic(), M::Minps | M::Minpd | M::Maxps | M::Maxpd | M::Minss | M::Minsd | M::Maxss | M::Maxsd);
+    let extreme =
+        matches!(i.mnemonic(), M::Minps | M::Minpd | M::Maxps | M::Maxpd | M::Minss | M::Minsd | M::Maxss | M::Maxsd);
     if extreme && i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register() {
         return false;
     }

@@ -82,12 +82,15 @@ const COMPARE: &[u8] = &[0x39, 0xd8];
 /// Adds a program to the layout.
 pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
     let mut s = Setup::default();
-    for (r, v) in [(RBX, MIDDLE), (12, MIDDLE + 128), (13, MIDDLE + 261), (14, g.rng.below(9)), (RCX, 1 + g.rng.below(24))] {
+    for (r, v) in
+        [(RBX, MIDDLE), (12, MIDDLE + 128), (13, MIDDLE + 261), (14, g.rng.below(9)), (RCX, 1 + g.rng.below(24))]
+    {
         s.fixed[r] = Some(v);
     }
     let blocks = 2 + g.rng.below(10) as usize;
     let helpers = g.rng.below(3) as usize;
-    let mut a = Assembler { at: layout.next(), code: Vec::new(), labels: vec![None; blocks + helpers], fixups: Vec::new() };
+    let mut a =
+        Assembler { at: layout.next(), code: Vec::new(), labels: vec![None; blocks + helpers], fixups: Vec::new() };
     let pc = a.at;
     // Where computed jumps may go.
     let landings: Vec<usize> = (0..blocks).filter(|n| *n == 0 || g.rng.one_in(3)).collect();

@@ -118,8 +118,22 @@ impl Host {
             dump::take(&mut after);
         } else {
             const ORDER: [i32; 16] = [
-                libc::REG_RAX, libc::REG_RCX, libc::REG_RDX, libc::REG_RBX, libc::REG_RSP, libc::REG_RBP, libc::REG_RSI, libc::REG_RDI,
-                libc::REG_R8, libc::REG_R9, libc::REG_R10, libc::REG_R11, libc::REG_R12, libc::REG_R13, libc::REG_R14, libc::REG_R15,
+                libc::REG_RAX,
+                libc::REG_RCX,
+                libc::REG_RDX,
+                libc::REG_RBX,
+                libc::REG_RSP,
+                libc::REG_RBP,
+                libc::REG_RSI,
+                libc::REG_RDI,
+                libc::REG_R8,
+                libc::REG_R9,
+                libc::REG_R10,
+                libc::REG_R11,
+                libc::REG_R12,
+                libc::REG_R13,
+                libc::REG_R14,
+                libc::REG_R15,
             ];
             for (r, n) in after.gpr.iter_mut().zip(ORDER) {
                 *r = gregs[n as usize] as u64;

@@ -12,8 +12,8 @@ use vkernel_recompiler::{elf::Elf, module};
 use vkernel_semantics::decode::Cache;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
 use wasmtime::{
-    AsContextMut, Caller, Engine, Extern, Func, Global, GlobalType, Instance, LinearMemory, MemoryCreator, MemoryType, Module, Mutability,
-    Ref, RefType, Store, StoreContextMut, Table, TableType, TypedFunc, Val, ValType,
+    AsContextMut, Caller, Engine, Extern, Func, Global, GlobalType, Instance, LinearMemory, MemoryCreator, MemoryType,
+    Module, Mutability, Ref, RefType, Store, StoreContextMut, Table, TableType, TypedFunc, Val, ValType,
 };
 
 type GuestFn = TypedFunc<(i64, i64, i64, i64), (i32, i64, i64, i64)>;
@@ -55,7 +55,14 @@ fn map_base() -> *mut u32 {
 struct Creator;
 // SAFETY: hands out mappings with the reservation and guard of the configuration.
 unsafe impl MemoryCreator for Creator {
-    fn new_memory(&self, ty: MemoryType, min: usize, _: Option<usize>, _: Option<usize>, _: usize) -> Result<Box<dyn LinearMemory>, String> {
+    fn new_memory(
+        &self,
+        ty: MemoryType,
+        min: usize,
+        _: Option<usize>,
+        _: Option<usize>,
+        _: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
         let base = match ty.minimum() {
             REGION_PAGES => area::region() as usize,
             STATE_PAGES => state_page() as usize,
@@ -122,7 +129,10 @@ fn from_guest() {
     load_mxcsr(HOST_MXCSR);
 }
 
-fn from_code<R>(mut c: Caller<'_, Thread>, f: impl FnOnce(&mut StoreContextMut<Thread>) -> wasmtime::Result<R>) -> wasmtime::Result<R> {
+fn from_code<R>(
+    mut c: Caller<'_, Thread>,
+    f: impl FnOnce(&mut StoreContextMut<Thread>) -> wasmtime::Result<R>,
+) -> wasmtime::Result<R> {
     from_guest();
     let r = f(&mut c.as_context_mut());
     to_guest();
@@ -153,7 +163,11 @@ fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasmtime
         }
         let Some(slot) = entry_at(pc) else {
             interpret(ctx.data_mut(), |i| {
-                i.run(|s| s.rip == EXIT || entry_at(s.rip as u32).is_some() || until.is_some_and(|(rip, _)| s.rip as u32 == rip))
+                i.run(|s| {
+                    s.rip == EXIT
+                        || entry_at(s.rip as u32).is_some()
+                        || until.is_some_and(|(rip, _)| s.rip as u32 == rip)
+                })
             })?;
             continue;
         };
@@ -198,12 +212,17 @@ impl Lifted {
             map[off as usize / 4] = map_word(off, payload);
         }
         let module = Module::new(engine, &wasm.bytes).unwrap_or_else(|e| panic!("the translation is no module: {e:#}"));
-        let mut store = Store::new(engine, Thread { functions: Vec::new(), cache: Cache::new(), signal: 0, helped: false });
+        let mut store =
+            Store::new(engine, Thread { functions: Vec::new(), cache: Cache::new(), signal: 0, helped: false });
         let ty = TableType::new(RefType::FUNCREF, TABLE_SLOTS as u32, Some(TABLE_SLOTS as u32));
         let table = Table::new(&mut store, ty, Ref::Func(None)).expect("a table");
-        let enter = Func::wrap(&mut store, |c: Caller<'_, Thread>, a: i64, b: i64, d: i64, e: i64| from_code(c, |ctx| enter(ctx, [a, b, d, e])));
+        let enter = Func::wrap(&mut store, |c: Caller<'_, Thread>, a: i64, b: i64, d: i64, e: i64| {
+            from_code(c, |ctx| enter(ctx, [a, b, d, e]))
+        });
         table.set(&mut store, 0, Ref::Func(Some(enter))).expect("slot 0");
-        let base = Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(SLOT_BASE as i32)).expect("a global");
+        let base =
+            Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(SLOT_BASE as i32))
+                .expect("a global");
         let imports = imports(&mut store, table, base);
         Instance::new(&mut store, &module, &imports).unwrap_or_else(|e| panic!("no instance: {e:#}"));
         let functions: Vec<GuestFn> = (0..=wasm.functions)
@@ -240,13 +259,16 @@ impl Lifted {
 
 /// In the order of vkernel_abi::wasm.
 fn imports(store: &mut Store<Thread>, table: Table, base: Global) -> Vec<Extern> {
-    let system_call = Func::wrap(&mut *store, |_: i32| -> wasmtime::Result<i32> { Err(wasmtime::format_err!("a system call")) });
+    let system_call =
+        Func::wrap(&mut *store, |_: i32| -> wasmtime::Result<i32> { Err(wasmtime::format_err!("a system call")) });
     let poll = Func::wrap(&mut *store, |pc: i32| pc);
     let step = Func::wrap(&mut *store, |c: Caller<'_, Thread>, pc: i32| {
         state().rip = u64::from(pc as u32);
         from_code(c, |ctx| interpret(ctx.data_mut(), |i| i.one()).map(|()| state().rip as i32))
     });
-    let trap = Func::wrap(&mut *store, |_: i32, _: i32| -> wasmtime::Result<i32> { Err(wasmtime::format_err!("the trap import")) });
+    let trap = Func::wrap(&mut *store, |_: i32, _: i32| -> wasmtime::Result<i32> {
+        Err(wasmtime::format_err!("the trap import"))
+    });
     let div = Func::wrap(&mut *store, |_: i32, signed: i32, divisor: i64| {
         let g = &mut state().gpr;
         let Some((q, r)) = div128(signed != 0, g[RDX], g[RAX], divisor as u64) else { return 1 };

@@ -113,7 +113,8 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
     }
     if matches!(base, Register::None | Register::RIP | Register::EIP) {
         let at = e.displacement?;
-        let relative = if base == Register::None { offset.wrapping_sub(i.memory_displacement64()) } else { i.next_ip() };
+        let relative =
+            if base == Register::None { offset.wrapping_sub(i.memory_displacement64()) } else { i.next_ip() };
         let d = target.wrapping_sub(relative) as u32;
         let mut raw = e.bytes.clone();
         raw[at..at + 4].copy_from_slice(&d.to_le_bytes());
@@ -128,7 +129,8 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
         return (fits && !moved && (size < 16 || a % 16 == 0)).then_some(());
     }
     let high = if base.size() == 4 { rng.next() << 32 } else { 0 };
-    let v = if base.size() == 4 { high | target.wrapping_sub(offset) & 0xffff_ffff } else { target.wrapping_sub(offset) };
+    let v =
+        if base.size() == 4 { high | target.wrapping_sub(offset) & 0xffff_ffff } else { target.wrapping_sub(offset) };
     s.fix(r, v).then_some(())
 }
 
@@ -176,7 +178,9 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
             let si = uses(OpKind::MemorySegRSI) || uses(OpKind::MemorySegESI);
             let di = uses(OpKind::MemoryESRDI) || uses(OpKind::MemoryESEDI);
             let repeated = i.has_rep_prefix() || i.has_repne_prefix();
-            (!si || s.fix(RSI, MIDDLE + rng.below(256))) && (!di || s.fix(RDI, MIDDLE + rng.below(256))) && (!repeated || s.fix(RCX, rng.below(40)))
+            (!si || s.fix(RSI, MIDDLE + rng.below(256)))
+                && (!di || s.fix(RDI, MIDDLE + rng.below(256)))
+                && (!repeated || s.fix(RCX, rng.below(40)))
         }
         _ => true,
     };
@@ -202,7 +206,8 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
                 s.patches.push((at, vec![control[0], control[1], status[0], status[1], tag, 0, 0, 0]));
                 s.patches.push((at + 24, (0x1f80 | rng.next() as u32 & 0xe07f).to_le_bytes().to_vec()));
             } else {
-                s.patches.push((at, vec![control[0], control[1], 0, 0, status[0], status[1], 0, 0, rng.byte(), rng.byte()]));
+                s.patches
+                    .push((at, vec![control[0], control[1], 0, 0, status[0], status[1], 0, 0, rng.byte(), rng.byte()]));
             }
         }
         _ => {}
@@ -217,7 +222,13 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
         }
     }
     // Only pushes and pops may move the stack pointer in front of others.
-    if stack && !alone && (!i.is_stack_instruction() || matches!(i.op0_kind(), OpKind::Register) && i.op0_register().full_register() == Register::RSP && m == M::Pop) {
+    if stack
+        && !alone
+        && (!i.is_stack_instruction()
+            || matches!(i.op0_kind(), OpKind::Register)
+                && i.op0_register().full_register() == Register::RSP
+                && m == M::Pop)
+    {
         return None;
     }
     if m == M::Pop && i.op0_kind() == OpKind::Memory && i.memory_base().full_register() == Register::RSP && !alone {
@@ -286,8 +297,18 @@ impl Program {
     /// Has an instruction whose exception flags translated code does not reproduce.
     pub fn raises_other_flags(&self) -> bool {
         const OTHER: [M; 12] = [
-            M::Comiss, M::Comisd, M::Ucomiss, M::Ucomisd, M::Cvttss2si, M::Cvttsd2si, M::Cvttps2dq, M::Cvttpd2dq,
-            M::Cvtss2si, M::Cvtsd2si, M::Cvtps2dq, M::Cvtpd2dq,
+            M::Comiss,
+            M::Comisd,
+            M::Ucomiss,
+            M::Ucomisd,
+            M::Cvttss2si,
+            M::Cvttsd2si,
+            M::Cvttps2dq,
+            M::Cvttpd2dq,
+            M::Cvtss2si,
+            M::Cvtsd2si,
+            M::Cvtps2dq,
+            M::Cvtpd2dq,
         ];
         self.instructions.iter().any(|i| OTHER.contains(&i.mnemonic()))
     }

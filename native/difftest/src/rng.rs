@@ -39,8 +39,14 @@ impl Rng {
     pub fn float(&mut self, wide: bool) -> u64 {
         let special32 = [0u32, 1, 0x7f_ffff, 0x80_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7fc0_0001, 0x7f80_0001];
         let special64 = [
-            0u64, 1, 0xf_ffff_ffff_ffff, 0x10_0000_0000_0000, 0x7fef_ffff_ffff_ffff,
-            0x7ff0_0000_0000_0000, 0x7ff8_0000_0000_0001, 0x7ff0_0000_0000_0001,
+            0u64,
+            1,
+            0xf_ffff_ffff_ffff,
+            0x10_0000_0000_0000,
+            0x7fef_ffff_ffff_ffff,
+            0x7ff0_0000_0000_0000,
+            0x7ff8_0000_0000_0001,
+            0x7ff0_0000_0000_0001,
         ];
         let pick = self.below(8) as usize;
         let sign = self.below(2);

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod function;
 mod lift;
 mod lift_fp;
+mod lift_vector;
 mod liveness;
 mod locals;
 pub mod module;

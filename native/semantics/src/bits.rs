@@ -11,11 +11,7 @@ use vkernel_abi::state::{CF, ZF};
 /// wraps at the operand size (SDM vol. 2, BT).
 pub fn bt<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     let w = op_width(i, 0);
-    let mut index = if i.op1_kind() == OpKind::Register {
-        read_reg(b, i.op1_register())
-    } else {
-        b.c(i.immediate(1))
-    };
+    let mut index = if i.op1_kind() == OpKind::Register { read_reg(b, i.op1_register()) } else { b.c(i.immediate(1)) };
     let mut addr = None;
     if is_memory(i, 0) {
         let mut a = address(b, i);

@@ -54,7 +54,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Pushfq | M::Pushf => stack::pushf(b, i),
         M::Popfq | M::Popf => stack::popf(b, i),
         M::Leave => stack::leave(b, i),
-        M::Enter => b.host_only(i),
+        M::Enter if i.code() == iced_x86::Code::Enterq_imm16_imm8 => b.host_only(i),
         M::Call => stack::call(b, i),
         M::Ret => stack::ret(b, i),
         M::Jmp => match i.op0_kind() {
@@ -72,9 +72,20 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
             b.set_reg(vkernel_abi::state::R11, flags);
             Ok(Flow::Syscall)
         }
-        M::Nop | M::Endbr64 | M::Endbr32 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1
-        | M::Prefetcht2 | M::Prefetchw | M::Prefetch | M::Rdsspd | M::Rdsspq | M::Reservednop
-        | M::Clflush | M::Wait => Ok(Flow::Next),
+        M::Nop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetch
+        | M::Rdsspd
+        | M::Rdsspq
+        | M::Reservednop
+        | M::Clflush
+        | M::Wait => Ok(Flow::Next),
         M::Pause | M::Mfence | M::Lfence | M::Sfence => {
             b.fence();
             Ok(Flow::Next)
@@ -82,13 +93,23 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Ud2 | M::Ud0 | M::Ud1 => Ok(Flow::Trap(Trap::Invalid)),
         M::Int3 => Ok(Flow::Trap(Trap::Breakpoint)),
         M::Int1 => Ok(Flow::Trap(Trap::Debug)),
-        M::Hlt | M::In | M::Out | M::Cli | M::Sti | M::Int | M::Iretq | M::Iret => {
-            Ok(Flow::Trap(Trap::Protection))
-        }
+        M::Hlt | M::In | M::Out | M::Cli | M::Sti | M::Int | M::Iretq | M::Iret => Ok(Flow::Trap(Trap::Protection)),
         M::Xlatb => int::xlat(b),
-        M::Cpuid | M::Rdtsc | M::Cmpxchg8b | M::Cmpxchg16b | M::Fxsave | M::Fxsave64 | M::Fxrstor
-        | M::Fxrstor64 | M::Ldmxcsr | M::Stmxcsr | M::Rcpps | M::Rcpss | M::Rsqrtps
-        | M::Rsqrtss | M::Maskmovdqu => b.host_only(i),
+        M::Cpuid
+        | M::Rdtsc
+        | M::Cmpxchg8b
+        | M::Cmpxchg16b
+        | M::Fxsave
+        | M::Fxsave64
+        | M::Fxrstor
+        | M::Fxrstor64
+        | M::Ldmxcsr
+        | M::Stmxcsr
+        | M::Rcpps
+        | M::Rcpss
+        | M::Rsqrtps
+        | M::Rsqrtss
+        | M::Maskmovdqu => b.host_only(i),
         _ if is_x87(i) || crate::mmx::is_mmx(i) => b.host_only(i),
         _ => match sse::exec(b, i)? {
             Some(flow) => Ok(flow),

@@ -7,7 +7,7 @@ use crate::interp::{Interp, Text};
 use crate::operand::{address, is_memory, string_address};
 use crate::sse::{read_low, read_x, xmm_index};
 use crate::{fp, memory, mmx, x87};
-use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Instruction, MemorySize, Mnemonic as M, OpKind, Register};
 use vkernel_abi::state::{RAX, RBP, RBX, RCX, RDX, RSP, ZF};
 use vkernel_abi::wasm::Trap;
 
@@ -85,18 +85,12 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
 /// levels), 32K/1M/8M caches through leaf 4, which glibc sizes its copy loops by.
 pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
     let text = |s: &[u8]| u32::from_le_bytes([s[0], s[1], s[2], s[3]]);
-    let cache = |level: u32, kind: u32, ways: u32, sets: u32| {
-        [kind | level << 5 | 1 << 8, 63 | (ways - 1) << 22, sets - 1, 0]
-    };
+    let cache =
+        |level: u32, kind: u32, ways: u32, sets: u32| [kind | level << 5 | 1 << 8, 63 | (ways - 1) << 22, sets - 1, 0];
     match (leaf, sub) {
         (0, _) => [4, text(b"Genu"), text(b"ntel"), text(b"ineI")],
         // Family 6, model 15; CLFLUSH line 8×8 bytes; FPU TSC CX8 CMOV CLFSH MMX FXSR SSE SSE2.
-        (1, _) => [
-            0x6f1,
-            8 << 8,
-            0,
-            1 | 1 << 4 | 1 << 8 | 1 << 15 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26,
-        ],
+        (1, _) => [0x6f1, 8 << 8, 0, 1 | 1 << 4 | 1 << 8 | 1 << 15 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26],
         (2, _) => [0xff01, 0, 0, 0],
         (4, 0) => cache(1, 1, 8, 64),
         (4, 1) => cache(1, 2, 8, 64),
@@ -240,10 +234,10 @@ fn x87<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
     if !(0xd8..=0xdf).contains(&opcode) {
         return Ok(Flow::Unknown);
     }
-    let waits = !matches!(
-        i.mnemonic(),
-        M::Fninit | M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fnclex
-    );
+    if matches!(i.memory_size(), MemorySize::FpuEnv14 | MemorySize::FpuState94) {
+        return Ok(Flow::Unknown);
+    }
+    let waits = !matches!(i.mnemonic(), M::Fninit | M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fnclex);
     if waits && x87::pending(&b.state.fx) {
         return Err(Trap::X87);
     }

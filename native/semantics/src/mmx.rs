@@ -48,7 +48,8 @@ fn run(opcode: u8, a: u64, b: u64) -> u64 {
 
 /// EMMS, and whatever has an MMX register as an operand, or could.
 pub fn is_mmx(i: &Instruction) -> bool {
-    matches!(i.mnemonic(), M::Emms | M::Cvtpi2ps | M::Cvtpi2pd) || (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
+    matches!(i.mnemonic(), M::Emms | M::Cvtpi2ps | M::Cvtpi2pd)
+        || (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
 }
 
 fn get<T: Text>(b: &Interp<T>, r: Register) -> u64 {
@@ -155,7 +156,11 @@ fn operate<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<Flow<u64>, Tra
         M::Maskmovq => {
             let (v, mask) = (get(b, d), get(b, i.op1_register()));
             let (v, mask) = if i.op_count() == 3 { (mask, get(b, i.op2_register())) } else { (v, mask) };
-            let a = string_address(b, i, if i.op0_kind() == OpKind::MemorySegEDI { OpKind::MemoryESEDI } else { OpKind::MemoryESRDI });
+            let a = string_address(
+                b,
+                i,
+                if i.op0_kind() == OpKind::MemorySegEDI { OpKind::MemoryESEDI } else { OpKind::MemoryESRDI },
+            );
             for n in (0..8).filter(|n| mask >> (8 * n + 7) & 1 != 0) {
                 b.store(W::B1, a.wrapping_add(n), v >> (8 * n) & 0xff)?;
             }

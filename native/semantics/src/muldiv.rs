@@ -93,11 +93,8 @@ pub fn div<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     };
     let (q, r);
     if signed {
-        let dividend = if w == W::B4 {
-            dividend
-        } else {
-            b.un(Un::Sext, if w == W::B1 { W::B2 } else { W::B4 }, dividend)
-        };
+        let dividend =
+            if w == W::B4 { dividend } else { b.un(Un::Sext, if w == W::B1 { W::B2 } else { W::B4 }, dividend) };
         let d = b.un(Un::Sext, w, d);
         // i64::MIN / -1 overflows the wide division itself.
         let min = b.c(1 << 63);

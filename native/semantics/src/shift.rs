@@ -27,12 +27,7 @@ fn top<B: Backend>(b: &mut B, w: W, x: B::V) -> B::V {
 }
 
 /// Writes the result and the flags of a shift by `c`, keeping all when `c` is zero.
-fn finish<B: Backend>(
-    b: &mut B,
-    i: &Instruction,
-    w: W,
-    (c, r, cf, of): (B::V, B::V, B::V, B::V),
-) -> Done<B> {
+fn finish<B: Backend>(b: &mut B, i: &Instruction, w: W, (c, r, cf, of): (B::V, B::V, B::V, B::V)) -> Done<B> {
     match b.known(c) {
         Some(0) => {
             // A 32-bit register is still written, which clears its upper half.
@@ -137,11 +132,7 @@ pub fn rotate<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     rotated(b, i, (c, r, cf, of))
 }
 
-fn rotated<B: Backend>(
-    b: &mut B,
-    i: &Instruction,
-    (c, r, cf, of): (B::V, B::V, B::V, B::V),
-) -> Done<B> {
+fn rotated<B: Backend>(b: &mut B, i: &Instruction, (c, r, cf, of): (B::V, B::V, B::V, B::V)) -> Done<B> {
     write(b, i, 0, r)?;
     if b.known(c) == Some(0) {
         return Ok(Flow::Next);

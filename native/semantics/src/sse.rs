@@ -286,10 +286,7 @@ fn selectors(bytes: u8, lanes: &[u8]) -> [u8; 16] {
 fn shuffles<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
     use Mnemonic as M;
     let m = i.mnemonic();
-    if !matches!(
-        m,
-        M::Pshufd | M::Pshuflw | M::Pshufhw | M::Shufps | M::Shufpd | M::Pslldq | M::Psrldq
-    ) {
+    if !matches!(m, M::Pshufd | M::Pshuflw | M::Pshufhw | M::Shufps | M::Shufpd | M::Pslldq | M::Psrldq) {
         return Ok(None);
     }
     let d = xmm_index(i.op0_register());
@@ -326,10 +323,7 @@ fn shuffles<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             sel = match m {
                 M::Pshufd => selectors(4, &[field(0), field(1), field(2), field(3)]),
                 M::Pshuflw => selectors(2, &[field(0), field(1), field(2), field(3), 4, 5, 6, 7]),
-                _ => selectors(
-                    2,
-                    &[0, 1, 2, 3, 4 + field(0), 4 + field(1), 4 + field(2), 4 + field(3)],
-                ),
+                _ => selectors(2, &[0, 1, 2, 3, 4 + field(0), 4 + field(1), 4 + field(2), 4 + field(3)]),
             };
         }
     }

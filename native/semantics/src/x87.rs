@@ -109,8 +109,7 @@ fn call(stub: usize, fx: *mut u8, second: *mut u8) {
 
 /// Runs a register form; `opcode` D8–DF, `modrm` C0–FF.
 pub fn register(state: &mut CpuState, opcode: u8, modrm: u8) {
-    let stub = vk_x87_reg as *const () as usize
-        + (usize::from(opcode - 0xd8) * 64 + usize::from(modrm - 0xc0)) * 64;
+    let stub = vk_x87_reg as *const () as usize + (usize::from(opcode - 0xd8) * 64 + usize::from(modrm - 0xc0)) * 64;
     let mut flags = state.rflags() & STUB_FLAGS | 2;
     with_image(&mut state.fx, |p| call(stub, p, (&raw mut flags).cast()));
     let kept = state.rflags() & !STUB_FLAGS;
@@ -119,8 +118,7 @@ pub fn register(state: &mut CpuState, opcode: u8, modrm: u8) {
 
 /// Runs a memory form on a host copy of the operand (at least 112 bytes).
 pub fn memory(state: &mut CpuState, opcode: u8, reg: u8, operand: &mut [u8; 128]) {
-    let stub =
-        vk_x87_mem as *const () as usize + (usize::from(opcode - 0xd8) * 8 + usize::from(reg)) * 64;
+    let stub = vk_x87_mem as *const () as usize + (usize::from(opcode - 0xd8) * 8 + usize::from(reg)) * 64;
     with_image(&mut state.fx, |p| call(stub, p, operand.as_mut_ptr()));
 }
 

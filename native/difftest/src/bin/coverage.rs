@@ -30,7 +30,13 @@ fn count(path: &str, sum: &mut Counts) -> Result<(), String> {
     let baseline = (own[0] + own[1] + own[2]) as f64 / 100.0;
     println!(
         "{path}: {} lifted ({:.3} %), {} stepped ({:.3} %), {} unknown ({:.3} %), {} above the baseline",
-        own[0], own[0] as f64 / baseline, own[1], own[1] as f64 / baseline, own[2], own[2] as f64 / baseline, own[3],
+        own[0],
+        own[0] as f64 / baseline,
+        own[1],
+        own[1] as f64 / baseline,
+        own[2],
+        own[2] as f64 / baseline,
+        own[3],
     );
     Ok(())
 }
