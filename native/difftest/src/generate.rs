@@ -1,7 +1,7 @@
 //! Random instructions of the x86-64 baseline, whatever form they have, evenly over their codes.
 
 use crate::rng::Rng;
-use iced_x86::{Code, CpuidFeature as F, Decoder, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, CpuidFeature as F, Decoder, FlowControl, Instruction, Mnemonic as M, OpKind};
 use std::collections::HashMap;
 use vkernel_semantics::decode::OPTIONS;
 
@@ -110,8 +110,7 @@ fn usable(e: &Encoded) -> bool {
     if matches!(i.mnemonic(), M::Bsf | M::Bsr) && e.bytes.contains(&0xf3) {
         return false;
     }
-    // The host's FS and GS are its own.
-    !i.is_vsib() && !matches!(i.memory_segment(), Register::FS | Register::GS)
+    !i.is_vsib()
 }
 
 fn bytes(rng: &mut Rng) -> [u8; 15] {
@@ -132,6 +131,9 @@ fn bytes(rng: &mut Rng) -> [u8; 15] {
     }
     if rng.one_in(24) {
         push(0x67);
+    }
+    if rng.one_in(24) {
+        push(rng.pick(&[0x64, 0x65]));
     }
     if rng.one_in(2) {
         push(0x40 | rng.byte() & 15);

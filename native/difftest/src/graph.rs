@@ -43,12 +43,12 @@ impl Assembler {
 }
 
 /// A few random instructions, then one that defines all flags when some are not.
-fn body(g: &mut Generator, a: &mut Assembler, s: &mut Setup) {
+fn body(g: &mut Generator, a: &mut Assembler, s: &mut Setup, called: bool) {
     s.define_flags();
     for _ in 0..g.rng.below(5) {
         for _ in 0..200 {
             let mut e = g.next(a.pc());
-            if accept_anywhere(&mut e, s, &mut g.rng) {
+            if accept_anywhere(&mut e, s, &mut g.rng, called) {
                 a.bytes(&e.bytes);
                 break;
             }
@@ -101,7 +101,7 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
             a.bytes(COMPARE);
         }
         burn(&mut a);
-        body(g, &mut a, &mut s);
+        body(g, &mut a, &mut s, false);
         let any = |g: &mut Generator| g.rng.below(blocks as u64) as usize;
         match g.rng.below(12) {
             0 => {
@@ -134,10 +134,10 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
         }
         a.labels[blocks + h] = Some(a.pc());
         a.bytes(COMPARE);
-        body(g, &mut a, &mut s);
+        body(g, &mut a, &mut s, true);
         // js over; neg edx; over: ret
         a.bytes(&[0x78, 0x02, 0xf7, 0xda]);
-        body(g, &mut a, &mut s);
+        body(g, &mut a, &mut s, true);
         a.bytes(&[0xc3]);
     }
     a.resolve();

@@ -14,3 +14,4 @@ pub mod lifted;
 pub mod program;
 pub mod rng;
 pub mod snapshot;
+mod state;

@@ -6,12 +6,15 @@ use crate::batch::Layout;
 use crate::dump;
 use crate::generate::{Encoded, Generator, decode};
 use crate::rng::Rng;
+use crate::state::random_state;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, OpKind, Register, RflagsBits as Bits};
 use vkernel_abi::state::{CpuState, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_recompiler::coverage::{Class, class};
 use vkernel_semantics::operand::gpr;
 
 const MIDDLE: u64 = SCRATCH + SCRATCH_LEN as u64 / 2;
+const FS_BASE: u64 = 0x80;
+const GS_BASE: u64 = 0x100;
 const ALL: u64 = 0xcd5;
 
 /// What a program demands of the state it starts in.
@@ -87,6 +90,15 @@ fn undefined(i: &Instruction) -> u64 {
     v
 }
 
+/// Base of the operand's segment in every state: small, so that string operands stay in scratch.
+fn segment_base(i: &Instruction) -> u64 {
+    match i.memory_segment() {
+        Register::FS => FS_BASE,
+        Register::GS => GS_BASE,
+        _ => 0,
+    }
+}
+
 /// Makes the memory operand of `e` point into scratch; true when it could.
 fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
     let i = e.instruction;
@@ -99,6 +111,7 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
         target &= !15;
     }
     let (base, index) = (i.memory_base(), i.memory_index());
+    target -= segment_base(&i);
     let mut offset = if matches!(base, Register::RIP | Register::EIP) { 0 } else { i.memory_displacement64() };
     if index != Register::None {
         let x = gpr(index);
@@ -124,6 +137,7 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
     let r = gpr(base);
     if let Some(v) = s.fixed[r] {
         let a = v.wrapping_add(offset) & if base.size() == 4 { 0xffff_ffff } else { u64::MAX };
+        let a = a.wrapping_add(segment_base(&i));
         let fits = (SCRATCH + 512..SCRATCH + SCRATCH_LEN as u64 - 512 - size).contains(&a);
         let moved = s.is_written(r) && r != RSP;
         return (fits && !moved && (size < 16 || a % 16 == 0)).then_some(());
@@ -136,7 +150,7 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
 
 /// Guest address of the memory operand in the fixed registers.
 fn aimed(i: &Instruction, s: &Setup) -> u64 {
-    let mut a = i.memory_displacement64();
+    let mut a = i.memory_displacement64().wrapping_add(segment_base(i));
     if !matches!(i.memory_base(), Register::None | Register::RIP | Register::EIP) {
         a = a.wrapping_add(s.fixed[gpr(i.memory_base())].unwrap_or(0));
     }
@@ -244,14 +258,20 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
 }
 
 /// Accepts `e` in a program that may come by more than once: it writes no register that something
-/// relies on and demands nothing of the start.
-pub(crate) fn accept_anywhere(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> bool {
+/// relies on and demands nothing of the start. `called`: in a function, whose callers find results in no
+/// scratch register but those of the psABI (3.2.3), which the translation counts on.
+pub(crate) fn accept_anywhere(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, called: bool) -> bool {
     let mut new = s.clone();
     new.written = 0;
     if class(&e.instruction) != Class::Lifted && !rng.one_in(8) || accept(e, &mut new, rng, false).is_none() {
         return false;
     }
     let relied = (0..16).filter(|r| s.fixed[*r].is_some()).fold(1u16 << RSP, |m, r| m | 1 << r);
+    let scratch = 1 << RSI | 1 << RDI | 0xf00;
+    let op0 = e.instruction.op0_register();
+    if called && (new.written & scratch != 0 || op0.is_xmm() && op0.number() > 1) {
+        return false;
+    }
     if new.fixed != s.fixed || !new.patches.is_empty() || new.written & relied != 0 {
         return false;
     }
@@ -282,6 +302,11 @@ impl Program {
         dump::jump(&mut code, pc, crate::area::TEXT);
         layout.add(&code);
         Self { pc, instructions, setup, single: count == 1 }
+    }
+
+    /// Cannot run natively: the host's FS and GS are its own.
+    pub fn has_segments(&self) -> bool {
+        self.instructions.iter().any(|i| matches!(i.memory_segment(), Register::FS | Register::GS))
     }
 
     /// One instruction and nothing else.
@@ -319,6 +344,7 @@ impl Program {
         for (r, v) in s.gpr.iter_mut().zip(self.setup.fixed) {
             *r = v.unwrap_or(*r);
         }
+        (s.fs_base, s.gs_base) = (FS_BASE, GS_BASE);
         // Now and then with an interrupt poll pending, which changes nothing.
         s.poll = u32::from(!self.single && rng.one_in(4));
         s
@@ -352,40 +378,4 @@ impl Program {
         let text = |i: &Instruction| format!("{:x}: {i}", i.ip() - self.pc);
         self.instructions.iter().map(text).collect::<Vec<_>>().join("; ")
     }
-}
-
-pub fn random_memory(rng: &mut Rng) -> Vec<u8> {
-    let mut memory = vec![0u8; SCRATCH_LEN];
-    for chunk in memory.chunks_exact_mut(16) {
-        chunk.copy_from_slice(&rng.lanes().to_le_bytes());
-    }
-    memory
-}
-
-pub fn random_state(rng: &mut Rng) -> CpuState {
-    let mut s = CpuState::new();
-    s.gpr.iter_mut().for_each(|r| *r = rng.value());
-    s.set_rflags(rng.next() & 0x8d5 | u64::from(rng.one_in(4)) << 10);
-    s.xmm.iter_mut().for_each(|x| *x = rng.lanes());
-    s.mxcsr = 0x1f80 | (rng.below(4) as u32) << 13;
-    if rng.one_in(8) {
-        s.mxcsr |= 0x8000;
-    }
-    if rng.one_in(8) {
-        s.mxcsr |= 0x40;
-    }
-    s.fx[0..2].copy_from_slice(&(0x37fu16 & !0xf00 | (rng.next() as u16 & 0xf00)).to_le_bytes());
-    s.fx[2..4].copy_from_slice(&(rng.next() as u16 & 0x7f00).to_le_bytes());
-    s.fx[4] = [0, 0xff, rng.byte()][rng.below(3) as usize];
-    for n in 0..8 {
-        let mantissa = if rng.one_in(4) { rng.value() } else { rng.next() | 1 << 63 };
-        let exponent = match rng.below(4) {
-            0 => rng.pick(&[0u16, 1, 0x7fff, 0x3fff]),
-            1 => rng.next() as u16 & 0x7fff,
-            _ => 0x3fff - 40 + rng.below(80) as u16,
-        } | (rng.next() as u16 & 0x8000);
-        s.fx[32 + 16 * n..][..8].copy_from_slice(&mantissa.to_le_bytes());
-        s.fx[40 + 16 * n..][..2].copy_from_slice(&exponent.to_le_bytes());
-    }
-    s
 }
