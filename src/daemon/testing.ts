@@ -129,10 +129,10 @@ export class TestDaemon {
   boot(): Promise<void> {
     const [command, ...args] = [...this.prefix, process.execPath, join(root, 'src/daemon/main.ts'), '--socket', this.socket, '--state', this.state, '--audit', this.audit]
     this.log = ''
-    const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'], env: environment() })
+    const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'], env: environment() })
     this.child = child
     return new Promise((done, failed) => {
-      child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
         this.log += text
         if (this.log.includes('vkernel: listening on')) done()
       })

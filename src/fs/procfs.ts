@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../abi/fcntl.ts'
-import type { Dentry, Inode, Special } from './inode.ts'
+import { pathOf, type Dentry, type Inode, type Special } from './inode.ts'
 import type { Creds } from './path.ts'
 import { systemEntries } from './procsys.ts'
 import { slaveDevice } from './ptys.ts'
@@ -211,8 +211,15 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
   }
 }
 
-const mounts = (vfs: Vfs): string => vfs.mountTable().map((m) => `${m.source} ${m.at} ${m.type} ${m.options} 0 0\n`).join('')
+/** What is mounted, with octal escapes as in fstab(5). */
+const mountTable = (vfs: Vfs): { source: string; at: string; type: string; options: string; dev: number }[] => vfs.mounts.map(({ at, fs }) => ({
+  source: fs.source, at: pathOf(at).replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`),
+  // What a host's file system is, is the host's own.
+  type: fs.type === 'host' ? 'ext4' : fs.type, options: fs.options, dev: fs.dev,
+}))
+
+const mounts = (vfs: Vfs): string => mountTable(vfs).map((m) => `${m.source} ${m.at} ${m.type} ${m.options} 0 0\n`).join('')
 
 /** proc(5) mountinfo: id, parent, major:minor, root, mount point, options, -, type, source, super options. */
-const mountInfo = (vfs: Vfs): string => vfs.mountTable().map((m, n) =>
+const mountInfo = (vfs: Vfs): string => mountTable(vfs).map((m, n) =>
   `${20 + n} ${n === 0 ? 19 : 20} 0:${m.dev} / ${m.at} ${m.options} - ${m.type} ${m.source} ${m.options.split(',')[0]}\n`).join('')

@@ -2,14 +2,14 @@
  * One container's tree: the image below, what the container wrote above it, devices, procfs and the
  * host's directories mounted in. Every operation is synchronous, and returns −errno or a value.
  */
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, unlinkSync, writeSync, type BigIntStats } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmSync, statSync, unlinkSync, writeSync, type BigIntStats } from 'node:fs'
 import { join } from 'node:path'
 import * as E from '../abi/errno.ts'
 import { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
 import { addon } from '../native/addon.ts'
 import { HostFs } from './hostfs.ts'
 import type { ImageFs } from './imagefs.ts'
-import { isDir, now, pathOf, type Dentry, type FileSystem, type Inode } from './inode.ts'
+import { isDir, now, type Dentry, type FileSystem, type Inode } from './inode.ts'
 import { ROOT, walk } from './path.ts'
 
 /** So many removed names are remembered, for descriptors that are still open on them. */
@@ -280,20 +280,6 @@ export class Vfs {
     return 0
   }
 
-  /** Contents of a small regular file, for the daemon's own use; undefined when there is none. */
-  readFile(path: string, limit = 1 << 20): Buffer | undefined {
-    const f = walk(this, this.root, path, true, ROOT)
-    const inode = typeof f === 'number' ? undefined : f.node?.inode
-    const b = inode?.backing
-    if (!b || this.size(inode) > limit) return undefined
-    if (b.kind === 'image') return this.image.read(this.image.inode(b.nid), 0, b.size)
-    try {
-      return readFileSync(b.path)
-    } catch {
-      return undefined
-    }
-  }
-
   private touch(d: Dentry): void {
     d.inode.mtime = d.inode.ctime = now()
   }
@@ -404,13 +390,5 @@ export class Vfs {
 
   isRegular(inode: Inode): boolean {
     return (inode.mode & S_IFMT) === S_IFREG
-  }
-
-  /** Lines of /proc/mounts. */
-  mountTable(): { source: string; at: string; type: string; options: string; dev: number }[] {
-    return this.mounts.map(({ at, fs }) => ({
-      source: fs.source, at: pathOf(at).replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`),
-      type: fs.type === 'host' ? 'ext4' : fs.type, options: fs.options, dev: fs.dev,
-    }))
   }
 }

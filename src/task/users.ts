@@ -1,12 +1,28 @@
 /** Users and groups by name, as the image's /etc/passwd and /etc/group say (passwd(5), group(5)). */
+import { readFileSync } from 'node:fs'
+import { ROOT, resolve } from '../fs/path.ts'
 import type { Vfs } from '../fs/vfs.ts'
 
 export interface Identity { readonly uid: number; readonly gid: number; readonly groups: readonly number[]; readonly home: string }
 
 const MAX_ID = 0xffff_fffe
+const MAX_FILE = 1 << 20
+
+/** A small regular file of the container as text; empty when there is none. */
+function readText(vfs: Vfs, path: string): string {
+  const d = resolve(vfs, vfs.root, path, true, ROOT)
+  const backing = typeof d === 'number' ? undefined : d.inode.backing
+  if (!backing || typeof d === 'number' || vfs.size(d.inode) > MAX_FILE) return ''
+  if (backing.kind === 'image') return vfs.image.read(vfs.image.inode(backing.nid), 0, backing.size).toString('latin1')
+  try {
+    return readFileSync(backing.path, 'latin1')
+  } catch {
+    return ''
+  }
+}
 
 const lines = (vfs: Vfs, file: string): string[][] =>
-  (vfs.readFile(file)?.toString('latin1') ?? '').split('\n').filter((l) => l && !l.startsWith('#')).map((l) => l.split(':'))
+  readText(vfs, file).split('\n').filter((l) => l && !l.startsWith('#')).map((l) => l.split(':'))
 
 const number = (text: string): number | undefined => (/^\d{1,10}$/.test(text) && Number(text) <= MAX_ID ? Number(text) : undefined)
 

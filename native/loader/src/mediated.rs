@@ -5,9 +5,7 @@ use crate::cpu::Thread;
 use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR, Errno, SysResult};
 use crate::files::{Files, What};
 use crate::ring::{self, NULL, Reply};
-use crate::{fifo, guest, host, process};
-use std::collections::HashMap;
-use std::sync::Mutex;
+use crate::{fdpath, fifo, guest, host, process};
 use vkernel_abi::generated::ring as abi;
 use vkernel_abi::syscall::{Arg, Dir, Len};
 
@@ -17,7 +15,7 @@ const REPORT: u32 = 0xfff0;
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 const CWD: u64 = AT_FDCWD as u64;
 
-fn nr(n: i64) -> u32 {
+pub fn nr(n: i64) -> u32 {
     n as u32
 }
 
@@ -60,7 +58,8 @@ fn canonical(nr: u32, a: [u64; 6]) -> Result<(u32, [u64; 6]), Errno> {
 
 /// Answers a mediated call of the guest.
 pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
-    let (nr, mut a) = canonical(nr0, args)?;
+    let (nr, a) = canonical(nr0, args)?;
+    let (nr, mut a) = fdpath::rewrite(nr, a)?.unwrap_or((nr, a));
     match i64::from(nr) {
         libc::SYS_openat => return openat(t, a),
         libc::SYS_fstat => {
@@ -88,7 +87,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
                 return unsafe { host::call(libc::SYS_statx, args) };
             }
         }
-        libc::SYS_getdents64 => return getdents(t, a),
+        libc::SYS_getdents64 => return crate::listing::getdents(t, a),
         libc::SYS_mkdirat => a[2] &= !u64::from(process::fs().umask),
         libc::SYS_mknodat => a[2] &= !u64::from(process::fs().umask),
         libc::SYS_chdir => {
@@ -440,90 +439,6 @@ fn memfd_create(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let reply = ring::call(t, nr(libc::SYS_memfd_create), [p, a[1], 0, 0, 0, 0], w)?;
     reply.ret?;
     install(&reply, if a[1] & 1 != 0 { libc::O_CLOEXEC } else { 0 })
-}
-
-/// Listings that are being read, by (description address).
-static LISTINGS: Mutex<Option<HashMap<usize, Vec<u8>>>> = Mutex::new(None);
-
-/// getdents64(2) over whole listings that the daemon sends; the description's offset counts entries.
-fn getdents(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    let fd = a[0] as i32;
-    check_open(fd)?;
-    let kind = process::files().kind(fd);
-    #[cfg(feature = "bare")]
-    if ring::conn() < 0 {
-        let args = [a[0], guest::range(a[1], a[2])?, a[2], 0, 0, 0];
-        // SAFETY: a checked buffer.
-        return unsafe { host::call(libc::SYS_getdents64, args) };
-    }
-    let description = process::files().description(fd);
-    let d = match (kind.what, description) {
-        (What::Directory, Some(d)) => d,
-        _ => return Err(ENOTDIR),
-    };
-    let key = std::ptr::from_ref(d) as usize;
-    let start = d.off.load(std::sync::atomic::Ordering::Relaxed);
-    let cached = {
-        let mut listings = LISTINGS.lock().expect("not poisoned");
-        let map = listings.get_or_insert_with(HashMap::new);
-        if start == 0 { None } else { map.get(&key).cloned() }
-    };
-    let listing = match cached {
-        Some(l) => l,
-        None => fetch_listing(t, kind.node)?,
-    };
-    let (mut out, mut index, mut at) = (Vec::new(), 0u64, 0usize);
-    let capacity = a[2] as usize & 0xffff_ffff;
-    while at + 19 <= listing.len() {
-        let len = usize::from(u16::from_le_bytes([listing[at + 16], listing[at + 17]]));
-        if len < 19 || at + len > listing.len() {
-            break;
-        }
-        if index >= start {
-            if out.len() + len > capacity {
-                if out.is_empty() {
-                    return Err(EINVAL);
-                }
-                break;
-            }
-            out.extend_from_slice(&listing[at..at + len]);
-        }
-        index += 1;
-        at += len;
-    }
-    guest::write_bytes(a[1], &out)?;
-    d.off.store(index.max(start), std::sync::atomic::Ordering::Relaxed);
-    let mut listings = LISTINGS.lock().expect("not poisoned");
-    let map = listings.get_or_insert_with(HashMap::new);
-    if out.is_empty() {
-        map.remove(&key);
-    } else {
-        map.insert(key, listing);
-    }
-    Ok(out.len() as i64)
-}
-
-fn fetch_listing(t: &mut Thread, node: u32) -> Result<Vec<u8>, Errno> {
-    let w = ring::window(t)?;
-    let mut reply = ring::call(t, nr(libc::SYS_getdents64), [u64::from(node), NULL, 0, 0, 0, 0], w)?;
-    if reply.ret == Err(Errno(abi::ASK_WITH_FD)) {
-        // /proc/self/fd: the numbers are ours to know.
-        let open: Vec<u8> = process::files().open().flat_map(|fd| (fd as u32).to_le_bytes()).collect();
-        let mut w = ring::window(t)?;
-        let place = w.put(&open).ok_or(crate::errno::EIO)?;
-        reply = ring::call(t, nr(libc::SYS_getdents64), [u64::from(node), place, 0, 0, 0, 0], w)?;
-    }
-    let n = reply.ret?;
-    let Some(&fd) = reply.fds.first() else {
-        return Ok(reply.window.get(0, n as usize));
-    };
-    let size = crate::image::file_size(fd).map_err(|_| crate::errno::EIO)? as usize;
-    let mut v = vec![0; size];
-    // SAFETY: reads our own new descriptor into a buffer of that size, and closes it.
-    let got = unsafe { libc::pread(fd, v.as_mut_ptr().cast(), size, 0) };
-    // SAFETY: as above.
-    unsafe { libc::close(fd) };
-    if got as usize != size { Err(crate::errno::EIO) } else { Ok(v) }
 }
 
 /// Tells the daemon about something for the audit log; nothing depends on the answer.
