@@ -33,6 +33,12 @@ export interface Found {
 
 const MAX_LINKS = 40
 
+/** Names between slashes. */
+function components(path: string): string[] {
+  const parts = path.split('/')
+  return parts.includes('') ? parts.filter(Boolean) : parts
+}
+
 const isLink = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFLNK
 
 /** Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. */
@@ -41,12 +47,13 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
   if (path.length > 4095) return -E.ENAMETOOLONG
   let links = 0
   let dir = path[0] === '/' ? vfs.root : at
-  let rest = path.split('/').filter(Boolean)
+  let rest = components(path)
+  let n = 0
   let slash = path.endsWith('/') && rest.length > 0
   if (rest.length === 0) return { dir: vfs.root, name: '.', node: vfs.root, slash: true }
   for (;;) {
-    const name = rest[0]!
-    const last = rest.length === 1
+    const name = rest[n]!
+    const last = n === rest.length - 1
     if (!isDir(dir.inode)) return -E.ENOTDIR
     if (!may(dir.inode, X_OK, c)) return -E.EACCES
     if (name.length > 255) return -E.ENAMETOOLONG
@@ -54,7 +61,7 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
       const next = name === '.' ? dir : dir.parent
       if (last) return { dir: next, name: '.', node: next, slash: true }
       dir = next
-      rest = rest.slice(1)
+      n++
       continue
     }
     const node = dir.deleted ? undefined : vfs.child(dir, name)
@@ -72,15 +79,15 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
         if (!to) return -E.ENOENT
         if (last) return { dir: to.parent, name: to.name, node: to, slash }
         dir = to
-        rest = rest.slice(1)
+        n++
         continue
       }
       const target = special?.kind === 'link' ? special.target() : node.inode.target!
       if (target === '') return -E.ENOENT
-      const parts = target.split('/').filter(Boolean)
       if (target[0] === '/') dir = vfs.root
       if (last && target.endsWith('/')) slash = true
-      rest = [...parts, ...rest.slice(1)]
+      rest = [...components(target), ...rest.slice(n + 1)]
+      n = 0
       if (rest.length === 0) return { dir, name: '.', node: dir, slash: true }
       continue
     }
@@ -89,7 +96,7 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
       return { dir, name, node, slash }
     }
     dir = node
-    rest = rest.slice(1)
+    n++
   }
 }
 

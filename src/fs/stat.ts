@@ -16,10 +16,19 @@ function facts(vfs: Vfs, i: Inode): Facts {
   return { size, blocks: i.target !== undefined ? 0 : Math.ceil(size / 4096) * 8, atime: i.atime, mtime: i.mtime, ctime: i.ctime }
 }
 
-const u64 = (b: Buffer, at: number, v: number): void => { b.writeBigUInt64LE(BigInt.asUintN(64, BigInt(Math.trunc(v))), at) }
+/** A 64-bit integer, exact up to 2^53, in two halves: BigInt would cost ten times as much. */
+function u64(b: Buffer, at: number, v: number): void {
+  b.writeUInt32LE(v >>> 0, at)
+  b.writeUInt32LE(Math.floor(v / 0x1_0000_0000) >>> 0, at + 4)
+}
 
+/** Filled anew by each call and copied out at once; bytes that are no field stay zero. */
+const STAT = Buffer.alloc(144)
+const STATX = Buffer.alloc(256)
+
+/** struct stat; the buffer is used again by the next call. */
 export function writeStat(vfs: Vfs, i: Inode): Buffer {
-  const b = Buffer.alloc(144)
+  const b = STAT
   const f = facts(vfs, i)
   u64(b, 0, i.fs.dev)
   u64(b, 8, i.ino)
@@ -31,17 +40,20 @@ export function writeStat(vfs: Vfs, i: Inode): Buffer {
   u64(b, 48, f.size)
   u64(b, 56, 4096)
   u64(b, 64, f.blocks)
-  for (const [n, t] of [f.atime, f.mtime, f.ctime].entries()) {
-    u64(b, 72 + 16 * n, t.sec)
-    u64(b, 80 + 16 * n, t.nsec)
-  }
+  u64(b, 72, f.atime.sec)
+  u64(b, 80, f.atime.nsec)
+  u64(b, 88, f.mtime.sec)
+  u64(b, 96, f.mtime.nsec)
+  u64(b, 104, f.ctime.sec)
+  u64(b, 112, f.ctime.nsec)
   return b
 }
 
 const STATX_BASIC_STATS = 0x7ff
 
+/** struct statx; the buffer is used again by the next call. */
 export function writeStatx(vfs: Vfs, i: Inode): Buffer {
-  const b = Buffer.alloc(256)
+  const b = STATX
   const f = facts(vfs, i)
   b.writeUInt32LE(STATX_BASIC_STATS, 0)
   b.writeUInt32LE(4096, 4)

@@ -103,8 +103,10 @@ export class Vfs {
 
   /** Entries of a directory, loaded. Not for host mounts and generated directories. */
   children(d: Dentry): Map<string, Dentry> {
-    this.dentryOfDir.set(d.inode, d)
-    d.inode.load?.()
+    if (d.inode.load) {
+      this.dentryOfDir.set(d.inode, d)
+      d.inode.load()
+    }
     return d.inode.children!
   }
 
