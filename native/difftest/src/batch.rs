@@ -29,17 +29,28 @@ pub fn bench() -> MutexGuard<'static, Bench> {
     BENCH.get_or_init(make).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+struct Table {
+    /// Offset in the text of the 32-bit displacement of the LEA that loads the table's address.
+    patch: usize,
+    targets: Vec<u64>,
+    /// Eight-byte addresses (labels as values); otherwise four-byte distances from the table.
+    absolute: bool,
+}
+
 /// Programs under construction.
 pub struct Layout {
     text: Vec<u8>,
     /// Addresses of the programs.
     entries: Vec<u64>,
-    tables: Vec<(usize, Vec<u64>)>,
+    /// Address and size of every function.
+    functions: Vec<(u64, u64)>,
+    tables: Vec<Table>,
 }
 
 impl Layout {
     pub fn new() -> Self {
-        Self { text: dump::code(TEXT), entries: vec![TEXT], tables: Vec::new() }
+        let text = dump::code(TEXT);
+        Self { entries: vec![TEXT], functions: vec![(TEXT, text.len() as u64)], text, tables: Vec::new() }
     }
 
     /// Where the next program will be.
@@ -50,16 +61,23 @@ impl Layout {
 
     /// Adds a function that others may enter; `code` was made for `next()`.
     pub fn add(&mut self, code: &[u8]) -> u64 {
+        self.add_parts(code, &[])
+    }
+
+    /// Adds a function and those behind it that only it calls, which start at `inner`.
+    pub fn add_parts(&mut self, code: &[u8], inner: &[u64]) -> u64 {
         let at = self.next();
         self.entries.push(at);
+        let end = at + code.len() as u64;
+        let starts = [&[at], inner, &[end]].concat();
+        self.functions.extend(starts.windows(2).map(|w| (w[0], w[1] - w[0])));
         self.text.extend(code);
         at
     }
 
-    /// Adds a jump table of 32-bit distances from itself; `patch` is the address of the 32-bit
-    /// displacement of the LEA that loads its address.
-    pub fn table(&mut self, patch: u64, targets: Vec<u64>) {
-        self.tables.push(((patch - TEXT) as usize, targets));
+    /// Adds a jump table; `patch` is the address of the displacement of the LEA that loads its address.
+    pub fn table(&mut self, patch: u64, targets: Vec<u64>, absolute: bool) {
+        self.tables.push(Table { patch: (patch - TEXT) as usize, targets, absolute });
     }
 }
 
@@ -99,21 +117,26 @@ pub const UNKNOWN: i32 = -1;
 
 impl<'a> Batch<'a> {
     pub fn new(bench: &'a mut Bench, layout: Layout) -> Self {
-        let Layout { mut text, entries, tables } = layout;
+        let Layout { mut text, entries, functions, tables } = layout;
         text.resize(text.len().next_multiple_of(4096), 0xcc);
         let mut data: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
-        for (patch, targets) in tables {
+        for Table { patch, targets, absolute } in tables {
+            data.resize(data.len().next_multiple_of(8), 0xff);
             let table = TEXT + (text.len() + data.len()) as u64;
             let next = TEXT + patch as u64 + 4;
             text[patch..patch + 4].copy_from_slice(&(table.wrapping_sub(next) as u32).to_le_bytes());
-            data.extend(targets.iter().flat_map(|t| (t.wrapping_sub(table) as u32).to_le_bytes()));
+            if absolute {
+                data.extend(targets.iter().flat_map(|t| t.to_le_bytes()));
+            } else {
+                data.extend(targets.iter().flat_map(|t| (t.wrapping_sub(table) as u32).to_le_bytes()));
+            }
             // What follows is no part of the table.
             data.extend(0x7fff_ffffu32.to_le_bytes());
         }
         data.resize(data.len().next_multiple_of(4096), 0);
         area::bytes(TEXT, text.len()).copy_from_slice(&text);
         area::bytes(TEXT + text.len() as u64, data.len()).copy_from_slice(&data);
-        let lifted = Lifted::new(&bench.engine, &crate::elf::file(&text, &data));
+        let lifted = Lifted::new(&bench.engine, &crate::elf::file(&text, &data, &functions));
         Self { bench, lifted, cache: Cache::new() }
     }
 

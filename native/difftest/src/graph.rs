@@ -67,13 +67,23 @@ fn burn(a: &mut Assembler) {
     dump::jump(&mut a.code, at, TEXT);
 }
 
-/// A computed jump to one of four blocks, by a jump table.
-fn switch(g: &mut Generator, a: &mut Assembler, tables: &mut Vec<(usize, Vec<usize>)>, landings: &[usize]) {
+/// A jump table under construction: offset of its LEA's displacement, targets, whether absolute.
+type Tables = Vec<(usize, Vec<usize>, bool)>;
+
+/// A computed jump to one of four blocks, as compilers make them for switch, or for labels as values.
+fn switch(g: &mut Generator, a: &mut Assembler, tables: &mut Tables, landings: &[usize], absolute: bool) {
     let targets = (0..4).map(|_| g.rng.pick(landings)).collect();
-    // mov eax, r32; and eax, 3; lea rdx, [rip + table]; movsxd rax, [rdx + rax*4]; add rax, rdx; jmp rax
+    // mov eax, r32; and eax, 3; lea rdx, [rip + table]
     a.bytes(&[0x89, 0xc0 | (g.rng.byte() & 7) << 3, 0x83, 0xe0, 0x03, 0x48, 0x8d, 0x15]);
-    tables.push((a.code.len(), targets));
-    a.bytes(&[0, 0, 0, 0, 0x48, 0x63, 0x04, 0x82, 0x48, 0x01, 0xd0, 0xff, 0xe0]);
+    tables.push((a.code.len(), targets, absolute));
+    a.bytes(&[0; 4]);
+    if absolute {
+        // jmp [rdx + rax*8]
+        a.bytes(&[0xff, 0x24, 0xc2]);
+    } else {
+        // movsxd rax, [rdx + rax*4]; add rax, rdx; jmp rax
+        a.bytes(&[0x48, 0x63, 0x04, 0x82, 0x48, 0x01, 0xd0, 0xff, 0xe0]);
+    }
 }
 
 /// cmp eax, ebx: no code counts on flags across a call, a return or a computed jump.
@@ -92,9 +102,9 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
     let mut a =
         Assembler { at: layout.next(), code: Vec::new(), labels: vec![None; blocks + helpers], fixups: Vec::new() };
     let pc = a.at;
-    // Where computed jumps may go.
-    let landings: Vec<usize> = (0..blocks).filter(|n| *n == 0 || g.rng.one_in(3)).collect();
-    let mut tables: Vec<(usize, Vec<usize>)> = Vec::new();
+    // Where computed jumps may go; never to the entry, which is behind no label.
+    let landings: Vec<usize> = (1..blocks).filter(|n| *n == 1 || g.rng.one_in(3)).collect();
+    let mut tables = Tables::new();
     for n in 0..blocks {
         a.labels[n] = Some(a.pc());
         if landings.contains(&n) {
@@ -108,16 +118,12 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
                 let t = any(g);
                 a.to(&[0xe9], t);
             }
-            1 => switch(g, &mut a, &mut tables, &landings),
+            1 => switch(g, &mut a, &mut tables, &landings, false),
             2 if helpers > 0 => {
                 a.to(&[0xe8], blocks + g.rng.below(helpers as u64) as usize);
                 a.bytes(COMPARE);
             }
-            3 => {
-                // lea rax, [rip + block]; jmp rax
-                a.to(&[0x48, 0x8d, 0x05], g.rng.pick(&landings));
-                a.bytes(&[0xff, 0xe0]);
-            }
+            3 => switch(g, &mut a, &mut tables, &landings, true),
             4 => {}
             _ => {
                 let t = any(g);
@@ -141,12 +147,13 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
         a.bytes(&[0xc3]);
     }
     a.resolve();
-    let at = layout.add(&a.code);
+    let inner: Vec<u64> = a.labels[blocks..].iter().flatten().copied().collect();
+    let at = layout.add_parts(&a.code, &inner);
     // For reports: all of it.
     let p = iced_x86::Decoder::with_ip(64, &a.code, at, vkernel_semantics::decode::OPTIONS).into_iter().collect();
-    for (off, targets) in tables {
+    for (off, targets, absolute) in tables {
         let targets = targets.iter().map(|t| a.labels[*t].expect("placed")).collect();
-        layout.table(at + off as u64, targets);
+        layout.table(at + off as u64, targets, absolute);
     }
     // Only now: nothing above may use it for an address, return addresses are there.
     s.fixed[RSP] = Some(MIDDLE + 1024);

@@ -58,10 +58,6 @@ unsafe extern "C" {
 /// The arithmetic flags and DF: what FCMOV reads and FCOMI writes.
 const STUB_FLAGS: u64 = 0x8d5;
 
-/// 512 bytes aligned for FXSAVE.
-#[repr(C, align(16))]
-struct Image([u8; 512]);
-
 fn control(fx: &[u8; 512]) -> u16 {
     u16::from_le_bytes([fx[0], fx[1]])
 }
@@ -75,15 +71,14 @@ pub fn pending(fx: &[u8; 512]) -> bool {
     status(fx) & !control(fx) & 0x3f != 0
 }
 
-/// Runs `run` on a host copy of the image, under the guest's own exception masks: an unmasked one leaves
-/// the operands alone and stays pending, and none of the stubs' other instructions waits for it.
+/// Runs `run` on the guest's image, under the guest's own exception masks: an unmasked one leaves the
+/// operands alone and stays pending, and none of the stubs' other instructions waits for it. The image's
+/// XMM area, which is not the guest's, is overwritten.
 fn with_image(fx: &mut [u8; 512], run: impl FnOnce(*mut u8)) {
-    let mut image = Image(*fx);
+    assert!(fx.as_ptr().addr() % 16 == 0, "FXSAVE wants 16 bytes' alignment, which CpuState gives");
     // The host's MXCSR travels in the image as well: keep it at the default.
-    image.0[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
-    // SAFETY: saves and restores XMM0-15 around the stub, which loads them from the image.
-    run(image.0.as_mut_ptr());
-    fx.copy_from_slice(&image.0);
+    fx[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+    run(fx.as_mut_ptr());
 }
 
 /// Calls a stub, telling the compiler that everything FXRSTOR loads is lost.
