@@ -40,18 +40,34 @@ fn control_flow() {
     assert!(r.lifted >= 5_000, "only {} cases ran as translated code", r.lifted);
 }
 
-#[test]
-#[ignore = "as long as DIFFTEST_CASES says"]
-fn many() {
+/// (cases, seed) of the long runs.
+fn long() -> (usize, u64) {
     let number = |name: &str| {
         let v = std::env::var(name).ok()?;
         Some(v.strip_prefix("0x").map_or_else(|| v.parse(), |h| u64::from_str_radix(h, 16)).expect("a number"))
     };
-    let cases = number("DIFFTEST_CASES").unwrap_or(10_000_000) as usize;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let seed = number("DIFFTEST_SEED").unwrap_or(now.as_nanos() as u64);
-    let (single, several) = (cases * 2 / 3, cases / 3);
-    check("single instructions", seed, &straight(seed, single / 16, 1..2, 16));
-    check("sequences", !seed, &straight(!seed, several / 16, 3..9, 16));
-    check("control-flow graphs", seed, &graphs(seed, several / 64, 16));
+    (number("DIFFTEST_CASES").unwrap_or(10_000_000) as usize, seed)
+}
+
+#[test]
+#[ignore = "as long as DIFFTEST_CASES says"]
+fn many_single_instructions() {
+    let (cases, seed) = long();
+    check("single instructions", seed, &straight(seed, cases / 2 / 16, 1..2, 16));
+}
+
+#[test]
+#[ignore = "as long as DIFFTEST_CASES says"]
+fn many_sequences() {
+    let (cases, seed) = long();
+    check("sequences", seed, &straight(seed, cases * 3 / 8 / 16, 3..9, 16));
+}
+
+#[test]
+#[ignore = "as long as DIFFTEST_CASES says"]
+fn many_control_flow_graphs() {
+    let (cases, seed) = long();
+    check("control-flow graphs", seed, &graphs(seed, cases / 8 / 16, 16));
 }
