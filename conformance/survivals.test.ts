@@ -253,6 +253,14 @@ test('frames that are too long, or never end, cost nobody anything', async (t) =
   t.true(await until(() => d.fds() <= before + 8))
 })
 
+test('more at once than a socket takes: 40 starts, 40 threads that open files', async (t) => {
+  const d = await daemon(t)
+  const starts = await Promise.all(Array.from({ length: 40 }, () => d.command(['run', image, 'true'])))
+  t.deepEqual(starts.filter((r) => r.status !== 0), [])
+  t.is((await d.sh(image, 'probe threads 40 /tmp/x')).stdout, '0 failed\n')
+  t.notRegex(d.log, /bug/)
+})
+
 test('as many processes as a container may have, and one more', async (t) => {
   const d = await daemon(t)
   t.is((await d.sh(image, 'probe forkbomb 200')).stdout, 'done\n')

@@ -16,6 +16,7 @@
  *   pty                   opens a terminal pair, talks through it                   pty(7)
  *   unix PATH             a stream and a datagram through a socket's path           unix(7)
  *   unnamed PATH          size of a file after its last name is gone                unlink(2), fstat(2)
+ *   threads N PATH        N threads open and close PATH 200 times each              pthreads(7)
  *   signalfd              a signal read from a descriptor                           signalfd(2)
  */
 #define _GNU_SOURCE
@@ -23,6 +24,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,6 +186,28 @@ static int signals(void) {
   return 0;
 }
 
+static void *open_often(void *path) {
+  for (int n = 0; n < 200; n++) {
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0) return path;
+    close(fd);
+  }
+  return NULL;
+}
+
+static int threads(int count, char *path) {
+  pthread_t t[256];
+  void *failed;
+  int bad = 0;
+  for (int n = 0; n < count && n < 256; n++) pthread_create(&t[n], NULL, open_often, path);
+  for (int n = 0; n < count && n < 256; n++) {
+    pthread_join(t[n], &failed);
+    bad += failed != NULL;
+  }
+  printf("%d failed\n", bad);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
   if (!strcmp(v, "ran")) return !puts("ran");
@@ -198,6 +222,7 @@ int main(int argc, char **argv) {
   if (!strcmp(v, "forkbomb")) return forkbomb(atoi(argv[2]));
   if (!strcmp(v, "unix")) return local(argv[2]);
   if (!strcmp(v, "unnamed")) return unnamed(argv[2]);
+  if (!strcmp(v, "threads") && argc > 3) return threads(atoi(argv[2]), argv[3]);
   if (argc > 3) return network(v, argv[2], argv[3]);
   return 2;
 }

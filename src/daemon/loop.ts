@@ -6,6 +6,16 @@ import { addon } from '../native/addon.ts'
 
 const NODE = 0
 
+/** Runs a handler. One that throws is a bug of ours: it is told, and the other containers go on. */
+function attempt<T>(run: () => T): T | undefined {
+  try {
+    return run()
+  } catch (e) {
+    process.stderr.write(`vkernel: bug in the loop: ${(e as Error).stack}\n`)
+    return undefined
+  }
+}
+
 export class Loop {
   private readonly ep = addon.epollCreate()
   private readonly handlers = new Map<number, { fd: number; ready: () => void }>()
@@ -38,7 +48,7 @@ export class Loop {
     const turn = (): void => {
       let node = false
       while (!this.stopped && !node) {
-        const timeout = this.beforeSleep() ? 0 : 1000
+        const timeout = attempt(() => this.beforeSleep()) ? 0 : 1000
         const timer = addon.loopTimeout()
         // A pending setImmediate makes libuv's timeout 0: it is our own, so it does not count.
         const n = addon.epollWait(this.ep, timer > 0 ? Math.min(timeout, timer) : timeout, this.ids)
@@ -46,7 +56,7 @@ export class Loop {
         for (let k = 0; k < n; k++) {
           const id = this.ids[k]!
           if (id === NODE) node = true
-          else this.handlers.get(id)?.ready()
+          else attempt(() => this.handlers.get(id)?.ready())
         }
         if (n <= 0 && timer >= 0) node = true
         if (n <= 0) node = true

@@ -4,7 +4,7 @@
  */
 import { closeSync } from 'node:fs'
 import * as R from '../abi/ring.ts'
-import { EIO, ENOSYS } from '../abi/errno.ts'
+import { EAGAIN, EIO, ENOSYS } from '../abi/errno.ts'
 import { addon } from '../native/addon.ts'
 import { Call } from '../syscalls/handler.ts'
 import { handlers } from '../syscalls/index.ts'
@@ -13,6 +13,12 @@ import type { Container, Task } from '../task/container.ts'
 const ARGS = R.SLOT_ARGS / 4
 /** Reply of a call whose result does not fit a number. */
 const HIGH = 0x1_0000_0000
+
+/** A reply whose descriptors could not be sent yet. */
+interface Deferred { readonly task: Task; readonly slot: number; readonly nr: number; readonly ret: number; readonly fds: number[]; tries: number }
+
+/** Milliseconds that a reply waits for a guest to read its connection. */
+const MAX_TRIES = 5000
 
 export class Ring {
   readonly fd: number
@@ -24,6 +30,8 @@ export class Ring {
   private readonly windows: Buffer[] = []
   private readonly call = new Call()
   private readonly slotNumber = Buffer.alloc(4)
+  private readonly deferred: Deferred[] = []
+  private timer: NodeJS.Timeout | undefined
 
   private readonly container: Container
   private readonly violated: (task: Task | undefined, what: string) => void
@@ -104,21 +112,60 @@ export class Ring {
       }
       this.container.current = undefined
     }
-    let done = R.WORD_DONE | nr
     if (call.fds.length > 0) {
-      this.slotNumber.writeUInt32LE(slot)
-      if (addon.send(task.conn, this.slotNumber, call.fds) === 4) done |= R.WORD_FDS
-      else ret = -EIO
+      const sent = this.grant(task, slot, call.fds)
+      if (sent === -EAGAIN) return this.defer({ task, slot, nr, ret, fds: [...call.fds], tries: 0 })
       for (const fd of call.fds) closeSync(fd)
+      this.reply(slot, nr, sent === 4 ? ret : -EIO, sent === 4)
+    } else {
+      this.reply(slot, nr, ret, false)
     }
+  }
+
+  /** Descriptors go before the reply, by the task's own connection. */
+  private grant(task: Task, slot: number, fds: number[]): number {
+    this.slotNumber.writeUInt32LE(slot)
+    return addon.send(task.conn, this.slotNumber, fds)
+  }
+
+  private reply(slot: number, nr: number, ret: number, withFds: boolean): void {
+    const { words } = this
+    const at = R.SLOTS_OFF + slot * R.SLOT_SIZE
     words[(at + R.SLOT_RET) / 4] = ret | 0
     words[(at + R.SLOT_RET) / 4 + 1] = Math.floor(ret / HIGH)
-    const old = Atomics.exchange(words, at / 4, done | 0)
+    const old = Atomics.exchange(words, at / 4, (R.WORD_DONE | nr | (withFds ? R.WORD_FDS : 0)) | 0)
     if (old & R.WORD_WAITING) addon.futexWake(this.buffer, at)
+  }
+
+  /**
+   * A connection takes only a few packets at once (unix(7) max_dgram_qlen): with many threads asking,
+   * the reply waits until the first have read theirs. A guest that never reads waits for itself.
+   */
+  private defer(d: Deferred): void {
+    this.deferred.push(d)
+    this.timer ??= setTimeout(() => this.retry(), 1)
+  }
+
+  private retry(): void {
+    this.timer = undefined
+    for (const d of this.deferred.splice(0)) {
+      const sent = this.grant(d.task, d.slot, d.fds)
+      if (sent === -EAGAIN && ++d.tries < MAX_TRIES) {
+        this.defer(d)
+        continue
+      }
+      for (const fd of d.fds) closeSync(fd)
+      if (sent === 4) this.reply(d.slot, d.nr, d.ret, true)
+      else this.violated(d.task, 'it does not read its connection')
+    }
   }
 
   /** Frees the slots of a dead task. */
   release(task: Task): void {
+    for (const d of this.deferred.filter((d) => d.task === task)) {
+      this.deferred.splice(this.deferred.indexOf(d), 1)
+      for (const fd of d.fds) closeSync(fd)
+    }
     for (let slot = 0; slot < R.RING_SLOTS; slot++) {
       if (this.owners[slot] !== task.num) continue
       this.owners[slot] = 0
@@ -129,6 +176,8 @@ export class Ring {
 
   /** Gives the memory and descriptors back now; the garbage collector has no part in it. */
   destroy(): void {
+    clearTimeout(this.timer)
+    for (const d of this.deferred.splice(0)) for (const fd of d.fds) closeSync(fd)
     addon.forgetShared(this.buffer)
     closeSync(this.fd)
     closeSync(this.doorbell)

@@ -68,6 +68,8 @@ export class Zygote {
   private alive = true
   /** Containers that run on it. */
   private users = 0
+  private readonly waiting: { readonly bytes: Buffer; readonly fds: number[] }[] = []
+  private timer: NodeJS.Timeout | undefined
   private lastUsed = 0
 
   readonly dir: string
@@ -117,6 +119,8 @@ export class Zygote {
     if (!this.alive) return
     this.alive = false
     this.unwatch()
+    clearTimeout(this.timer)
+    for (const w of this.waiting.splice(0)) for (const fd of w.fds) closeSync(fd)
     closeSync(this.control)
     this.onDeath()
     // Containers on it are gone now, and with them whoever reads the image.
@@ -133,12 +137,32 @@ export class Zygote {
     }
   }
 
-  /** Sends a request; its descriptors are duplicated by the kernel. */
-  request(message: object, fds: number[]): void {
-    const sent = this.alive ? addon.send(this.control, pack(message), fds) : 0
+  /** Sends a request; its descriptors stay the caller's. */
+  request(message: object, fds: readonly number[]): void {
+    const bytes = pack(message)
+    const sent = this.waiting.length > 0 ? -EAGAIN : this.send(bytes, fds)
     if (sent > 0) return
     if (sent === -EMSGSIZE) throw new VkError('VK_ERR_TOO_LONG', 'argument list too long')
-    throw new VkError('VK_ERR_ZYGOTE', `the image's zygote takes no request (errno ${-sent})`)
+    if (sent !== -EAGAIN) throw new VkError('VK_ERR_ZYGOTE', `the image's zygote takes no request (errno ${-sent})`)
+    // Many at once: the socket takes a few packets (unix(7) max_dgram_qlen), the rest wait their turn.
+    this.waiting.push({ bytes, fds: fds.map((fd) => addon.duplicate(fd)) })
+    this.timer ??= setTimeout(() => this.flush(), 1)
+  }
+
+  private send(bytes: Buffer, fds: readonly number[]): number {
+    return this.alive ? addon.send(this.control, bytes, [...fds]) : -EPIPE
+  }
+
+  private flush(): void {
+    this.timer = undefined
+    for (let next = this.waiting[0]; next; next = this.waiting[0]) {
+      if (this.send(next.bytes, next.fds) === -EAGAIN) {
+        this.timer = setTimeout(() => this.flush(), 1)
+        return
+      }
+      this.waiting.shift()
+      for (const fd of next.fds) closeSync(fd)
+    }
   }
 
   acquire(): void {
@@ -194,4 +218,4 @@ export class Zygote {
   }
 }
 
-const EMSGSIZE = 90
+const EAGAIN = 11, EPIPE = 32, EMSGSIZE = 90
