@@ -7,6 +7,8 @@
  *   fd-exec PATH          PATH opened, then executed through its descriptor         fexecve(3)
  *   proc-exec PATH        PATH opened, unlinked, then executed as /proc/self/fd/N   proc(5)
  *   execveat PATH FLAGS   execveat(AT_FDCWD, PATH, FLAGS)
+ *   race exchange|write N PATH   N executions of PATH while another process swaps it for, or turns
+ *                         it into, a program that says "bad"; prints what ran           renameat2(2)
  *   o-path-exec PATH      through an O_PATH descriptor                              open(2)
  *   dlopen PATH           a library that is mapped executable                       dlopen(3)
  *   syscall NR            any number
@@ -46,6 +48,7 @@ static int fail(const char *what) {
   printf("%s: %s\n", what, strerrorname_np(errno));
   return 1;
 }
+static const char SAID[] = "said: ran";
 static char *const none[] = {NULL};
 
 static int copy_to(int to, const char *path) {
@@ -92,6 +95,58 @@ static int execute(const char *verb, char *path, const char *flags) {
   unlink(path);
   snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
   return say(execve(name, argv, none));
+}
+
+/* A copy of `path` whose "ran" says "bad"; returns where in the file. */
+static off_t corrupted(const char *path, const char *to) {
+  static char b[1 << 20];
+  int from = open(path, O_RDONLY), fd = open(to, O_RDWR | O_CREAT | O_TRUNC, 0755);
+  ssize_t n = read(from, b, sizeof b);
+  /* Split, so that this text is not found itself. */
+  char mark[8] = "said: ";
+  char *at = n > 0 ? memmem(b, n, strcat(mark, "r"), 7) : NULL;
+  close(from);
+  if (fd < 0 || !at) return -1;
+  memcpy(at + 6, "bad", 3);
+  if (write(fd, b, n) != n) return -1;
+  close(fd);
+  return at + 6 - b;
+}
+
+static int race(const char *how, int tries, char *path) {
+  char *const argv[] = {path, "ran", NULL};
+  int ran = 0, refused = 0, bad = 0, write_in_place = !strcmp(how, "write");
+  off_t at = corrupted(path, "/tmp/bad");
+  pid_t swapper;
+  if (at < 0) return fail("corrupted");
+  if ((swapper = fork()) == 0) {
+    int fd = open(path, write_in_place ? O_WRONLY : O_RDONLY);
+    for (;;) {
+      if (!write_in_place) renameat2(AT_FDCWD, path, AT_FDCWD, "/tmp/bad", RENAME_EXCHANGE);
+      else if (pwrite(fd, "bad", 3, at) != 3 || usleep(500) || pwrite(fd, "ran", 3, at) != 3) _exit(1);
+      usleep(500);
+    }
+  }
+  for (int n = 0; n < tries; n++) {
+    int p[2], status;
+    char said[16] = "";
+    if (pipe(p)) return fail("pipe");
+    if (fork() == 0) {
+      dup2(p[1], 1);
+      execve(path, argv, none);
+      _exit(errno == EACCES ? 77 : 78);
+    }
+    close(p[1]);
+    while (read(p[0], said, sizeof said) > 0) {}
+    close(p[0]);
+    wait(&status);
+    ran += !strncmp(said, SAID, sizeof SAID - 1);
+    refused += WIFEXITED(status) && WEXITSTATUS(status) == 77;
+    bad += strstr(said, "bad") != NULL;
+  }
+  kill(swapper, SIGKILL);
+  printf("%d %d %d\n", ran + refused == tries, ran > 0 && refused > 0, bad);
+  return 0;
 }
 
 static int network(const char *verb, const char *addr, const char *port) {
@@ -210,7 +265,7 @@ static int threads(int count, char *path) {
 
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
-  if (!strcmp(v, "ran")) return !puts("ran");
+  if (!strcmp(v, "ran")) return !puts(SAID);
   if (!strncmp(v, "mmap", 4) || !strncmp(v, "mprotect", 8)) return memory(v, argc > 2 ? argv[2] : "");
   if (!strcmp(v, "pty")) return terminal();
   if (!strcmp(v, "signalfd")) return signals();
@@ -222,6 +277,7 @@ int main(int argc, char **argv) {
   if (!strcmp(v, "forkbomb")) return forkbomb(atoi(argv[2]));
   if (!strcmp(v, "unix")) return local(argv[2]);
   if (!strcmp(v, "unnamed")) return unnamed(argv[2]);
+  if (!strcmp(v, "race") && argc > 4) return race(argv[2], atoi(argv[3]), argv[4]);
   if (!strcmp(v, "threads") && argc > 3) return threads(atoi(argv[2]), argv[3]);
   if (argc > 3) return network(v, argv[2], argv[3]);
   return 2;
