@@ -345,6 +345,11 @@ impl Program {
             *r = v.unwrap_or(*r);
         }
         (s.fs_base, s.gs_base) = (FS_BASE, GS_BASE);
+        // The engine computes with constants beforehand, rounding to the nearest (docs/quirks.md).
+        const FROM_INTEGERS: [M; 6] = [M::Cvtsi2ss, M::Cvtsi2sd, M::Cvtdq2ps, M::Movd, M::Movq, M::Pinsrw];
+        if !self.single && self.instructions.iter().any(|i| FROM_INTEGERS.contains(&i.mnemonic())) {
+            s.mxcsr = 0x1f80;
+        }
         // Now and then with an interrupt poll pending, which changes nothing.
         s.poll = u32::from(!self.single && rng.one_in(4));
         s
