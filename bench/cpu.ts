@@ -59,7 +59,7 @@ print(len(x))'` },
   { name: 'bash loop', command: `bash -c 's=0; for ((i=0;i<150000;i++)); do ((s+=i*3%7)); done; echo $s'` },
 ]
 
-export interface Measured { readonly name: string; readonly nativeS: number; readonly oursS: number; readonly ratio: number; readonly same: boolean }
+export interface Measured { readonly name: string; readonly nativeS: number; readonly oursS: number; readonly same: boolean }
 
 /** Runs one workload `rounds` times on each side; the minimum counts. */
 export async function measure(w: Workload, rootfs: string, image: string, rounds: number): Promise<Measured> {
@@ -76,20 +76,5 @@ export async function measure(w: Workload, rootfs: string, image: string, rounds
       outputs[side] = r.stdout
     }
   }
-  return { name: w.name, nativeS: best[0]!, oursS: best[1]!, ratio: best[1]! / best[0]!, same: outputs[0] === outputs[1] }
-}
-
-export const geomean = (values: readonly number[]): number => Math.exp(values.reduce((s, v) => s + Math.log(v), 0) / values.length)
-
-if (import.meta.main) {
-  const [rootfs, image, only, rounds = '3'] = process.argv.slice(2)
-  const done: Measured[] = []
-  for (const w of workloads.filter((w) => !only || w.name.includes(only))) {
-    try {
-      const m = await measure(w, rootfs!, image!, Number(rounds))
-      done.push(m)
-      console.log(`${m.name.padEnd(32)} native ${m.nativeS.toFixed(3)} s  ours ${m.oursS.toFixed(3)} s  ${m.ratio.toFixed(2)}x${m.same ? '' : '  OUTPUT DIFFERS'}`)
-    } catch (e) { console.log(String(e)) }
-  }
-  console.log(`geometric mean ${geomean(done.map((m) => m.ratio)).toFixed(2)} of ${done.length}`)
+  return { name: w.name, nativeS: best[0]!, oursS: best[1]!, same: outputs[0] === outputs[1] }
 }

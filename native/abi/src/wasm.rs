@@ -12,12 +12,12 @@
 //! - `table`: funcref table, shared by all modules of a thread; slot 0 is the host's function that runs
 //!   what is not translated, from `CpuState::rip`.
 //! - `slot_base`: immutable global i32; function entry i of the module is table slot `slot_base + i`.
-//! - `syscall(next_pc: i32) -> i32`: the SYSCALL instruction; the whole state has been stored;
-//!   returns the PC to go on at: `next_pc` in the ordinary case (then registers are reloaded where
-//!   live and the function goes on), anything else is returned upward.
+//! - `syscall(next_pc: i32) -> i32`: the SYSCALL instruction; what is live has been stored. Returns
+//!   `next_pc`, and the function goes on with registers reloaded where live; when the guest goes on
+//!   elsewhere, the call does not return: the host drops the frames down to its dispatcher.
 //! - `poll(pc: i32) -> i32`: slow path of the back-edge poll; the same rule with `pc`.
-//! - `step(pc: i32) -> i32`: interprets the one instruction at `pc`; the whole state has been stored.
-//!   Returns the PC after it; the same rule with the instruction's fall-through address.
+//! - `step(pc: i32) -> i32`: interprets the one instruction at `pc`; what is live has been stored.
+//!   Returns the PC after it, or not, by the same rule.
 //! - `trap(pc: i32, kind: i32) -> i32`: raises the guest exception `Trap` at `pc`; the result is
 //!   returned upward.
 //! - `div(pc: i32, signed: i32, divisor: i64) -> i32`: 128-by-64 division of rdx:rax in the state,
@@ -25,9 +25,9 @@
 //!
 //! Function type of every guest function:
 //! `(rsp i64, rdi i64, rsi i64, rdx i64) -> (pc i32, rax i64, rsp i64, rdx i64)`.
-//! At a call, everything else that the caller has changed is stored in the state. At a return,
-//! everything but the results that the function has changed is stored in the state; flags are not
-//! stored unless the tail sets them on purpose. The returned pc is the address popped from the
+//! At a call, everything else that the caller has changed and that is live (read by the callee or
+//! after the call) is stored in the state. At a return, what the function has changed and its callers
+//! may read, results aside, is stored in the state (recompiler/src/liveness.rs). The returned pc is the address popped from the
 //! guest's stack: the caller goes on when it equals its own return site, and otherwise returns the
 //! four results upward unchanged. The guest's return address is really pushed on the guest's stack
 //! by the caller before the call.

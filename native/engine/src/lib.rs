@@ -13,6 +13,7 @@ pub fn config() -> Config {
         .wasm_tail_call(true)
         .wasm_threads(true)
         .wasm_wide_arithmetic(true)
+        .wasm_branch_hinting(true)
         .memory_reservation(vkernel_abi::region::REGION_SIZE)
         .memory_guard_size(vkernel_abi::wasm::GUARD_SIZE)
         .memory_may_move(false)

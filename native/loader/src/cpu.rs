@@ -27,6 +27,9 @@ pub enum Leave {
     Exec,
     /// The thread has ended.
     Exit,
+    /// A signal or fault has sent the guest elsewhere: the translated frames down to the last
+    /// dispatcher are dropped, which goes on at `rip`.
+    Elsewhere,
 }
 
 impl std::fmt::Display for Leave {
@@ -127,7 +130,7 @@ pub fn run_thread(image: &'static Image, mut thread: Thread) {
         let mut store = Store::new(&image.engine, thread);
         let left = prepare(image, &mut store).and_then(|()| run(&mut store.as_context_mut(), None));
         match left.map_err(|e| e.downcast::<Leave>()) {
-            Err(Ok(Leave::Exec)) => {}
+            Err(Ok(Leave::Exec | Leave::Elsewhere)) => {}
             Err(Ok(Leave::Exit)) | Ok(_) => {
                 signal::attach(std::ptr::null_mut());
                 return;
@@ -192,12 +195,12 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
         Extern::from(table),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, next: i32| {
             c.data().state().rip = u64::from(next as u32);
-            from_code(&mut c, |ctx| on_syscall(ctx, next as u32))
+            from_code(&mut c, |ctx| on_syscall(ctx, next as u32)).and_then(|pc| back_at(pc, next))
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
-            from_code(&mut c, |ctx| safe_point(ctx, pc as u32))
+            from_code(&mut c, |ctx| safe_point(ctx, pc as u32)).and_then(|to| back_at(to, pc))
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
@@ -206,8 +209,9 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
                 let exit = interpreter(ctx.data_mut(), true, |i| i.one());
                 if exit != Exit::Stop {
                     raise(ctx.data_mut(), exit);
+                    return Err(Leave::Elsewhere.into());
                 }
-                ctx.data().state().rip as i32
+                Ok(ctx.data().state().rip as i32)
             })
         })
         .into(),
@@ -233,6 +237,11 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
     store.data_mut().table = Some(table);
     store.data_mut().imports = imports;
     Ok(())
+}
+
+/// Translated code goes on only where it expects to.
+fn back_at(pc: i32, expected: i32) -> wasmtime::Result<i32> {
+    if pc == expected { Ok(pc) } else { Err(Leave::Elsewhere.into()) }
 }
 
 fn trap_of(kind: i32) -> Trap {
@@ -325,6 +334,7 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
                     state.gpr[RSP] = rsp as u64;
                     state.gpr[RDX] = rdx as u64;
                 }
+                Err(e) if matches!(e.downcast_ref(), Some(Leave::Elsewhere)) => {}
                 Err(e) => engine_trap(ctx, e)?,
             }
             continue;

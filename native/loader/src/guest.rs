@@ -5,6 +5,7 @@ use crate::errno::{EFAULT, ENAMETOOLONG, Errno};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vkernel_abi::region::REGION_SIZE;
+use vkernel_abi::wasm::GUARD_SIZE;
 use vkernel_semantics::memory;
 
 static BASE: AtomicUsize = AtomicUsize::new(0);
@@ -16,6 +17,11 @@ pub fn set_base(base: *mut u8) {
 /// Host address of guest address 0.
 pub fn base() -> *mut u8 {
     BASE.load(Ordering::Relaxed) as *mut u8
+}
+
+/// Whether a host address lies in the region or its guard.
+pub fn holds(addr: usize) -> bool {
+    addr.wrapping_sub(base() as usize) < REGION_SIZE as usize + GUARD_SIZE as usize
 }
 
 /// Host address of a guest address, of which bits 0–31 count.

@@ -6,6 +6,7 @@
 //! of its indirect jumps. A miss costs speed only: the interpreter runs it.
 
 use crate::elf::Elf;
+use crate::tables;
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -26,6 +27,10 @@ pub struct Function {
     pub blocks: BTreeMap<u64, Block>,
     /// Targets of indirect jumps inside the function.
     pub switch_targets: Vec<u64>,
+    /// Indirect jumps whose targets are all known.
+    pub table_jumps: HashSet<u64>,
+    /// Indirect jumps that may lead to a label of the function which was not found.
+    pub open_jumps: HashSet<u64>,
     /// May be called other than by the direct calls and jumps found: a pointer to it is in the data or
     /// made by an instruction, or it has a name that others can bind to.
     pub indirect: bool,
@@ -43,12 +48,16 @@ impl Function {
 const MAX_INSTRUCTIONS: usize = 30_000;
 
 pub struct Program<'a> {
-    elf: &'a Elf<'a>,
-    base: u64,
+    pub(crate) elf: &'a Elf<'a>,
+    pub(crate) base: u64,
     /// FDE ranges: start → end.
     ranges: BTreeMap<u64, u64>,
+    /// Addresses that instructions make: where jump tables start, and end at the latest.
+    pub(crate) anchors: BTreeSet<u64>,
     /// Words in data that point into text.
     pointers: BTreeSet<u64>,
+    /// Those that may be labels inside a function.
+    labels: BTreeSet<u64>,
     /// FDEs that are parts of one function (gcc's .cold), by the start of each.
     parts: BTreeMap<u64, Rc<Extent>>,
     /// Starts of parts that only their own function jumps to.
@@ -58,15 +67,15 @@ pub struct Program<'a> {
 }
 
 /// The code of one function: ranges in ascending order.
-type Extent = Vec<(u64, u64)>;
+pub(crate) type Extent = Vec<(u64, u64)>;
 
-fn holds(extent: &Extent, pc: u64) -> bool {
+pub(crate) fn holds(extent: &Extent, pc: u64) -> bool {
     extent.iter().any(|(start, end)| pc >= *start && pc < *end)
 }
 
 impl<'a> Program<'a> {
     pub fn new(elf: &'a Elf<'a>, base: u64) -> Self {
-        let mut p = Self { elf, base, ranges: BTreeMap::new(), pointers: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new(), named: HashSet::new() };
+        let mut p = Self { elf, base, ranges: BTreeMap::new(), anchors: BTreeSet::new(), pointers: BTreeSet::new(), labels: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new(), named: HashSet::new() };
         let Ok(file) = object::File::parse(elf.bytes) else { return p };
         p.read_fdes(&file);
         p.read_pointers(&file);
@@ -96,6 +105,9 @@ impl<'a> Program<'a> {
             let Some(bytes) = self.elf.at(start - self.base) else { continue };
             let bytes = &bytes[..bytes.len().min((end - start) as usize)];
             for i in &mut Decoder::with_ip(64, bytes, start, OPTIONS) {
+                if i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP {
+                    self.anchors.insert(i.memory_displacement64());
+                }
                 if i.op0_kind() != OpKind::NearBranch64 {
                     continue;
                 }
@@ -171,15 +183,26 @@ impl<'a> Program<'a> {
             .map(|(_, r)| self.base.wrapping_add(r.addend() as u64))
             .collect();
         let found: Vec<u64> = found.into_iter().filter(|pc| self.is_text(*pc)).collect();
-        self.pointers.extend(found);
+        self.pointers.extend(&found);
+        self.labels.extend(found);
         for s in self.elf.segments.iter().filter(|s| !s.exec) {
             let Some(bytes) = self.elf.bytes.get(s.off as usize..(s.off + s.filesz) as usize) else { continue };
             let skew = (s.vaddr.wrapping_neg() & 7) as usize;
             let words = bytes.get(skew..).unwrap_or_default().chunks_exact(8);
             let words = words.map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
-            let hits: Vec<u64> = words.map(|w| self.base.wrapping_add(w)).filter(|pc| self.is_text(*pc)).collect();
-            self.pointers.extend(hits);
+            let hits: Vec<Option<u64>> = words.map(|w| Some(self.base.wrapping_add(w)).filter(|pc| self.is_text(*pc))).collect();
+            self.pointers.extend(hits.iter().flatten());
+            // Labels come in tables; a lone word that looks like one is a number.
+            let neighbours = hits.windows(2).filter_map(|w| Some([w[0]?, w[1]?]));
+            self.labels.extend(neighbours.flatten());
         }
+    }
+
+    /// Addresses of the instructions in a range, decoded one after the other.
+    fn sweep(&self, low: u64, high: u64) -> HashSet<u64> {
+        let Some(bytes) = self.elf.at(low - self.base) else { return HashSet::new() };
+        let bytes = &bytes[..bytes.len().min((high - low) as usize)];
+        Decoder::with_ip(64, bytes, low, OPTIONS).into_iter().map(|i| i.ip()).collect()
     }
 
     /// The function that `pc` belongs to: an FDE and its parts, or up to the next known start.
@@ -236,10 +259,13 @@ impl<'a> Program<'a> {
         let mut decoded: BTreeMap<u64, Instruction> = BTreeMap::new();
         let mut leaders = BTreeSet::from([entry]);
         let mut switch_targets = BTreeSet::new();
+        let (mut table_jumps, mut open_jumps) = (HashSet::new(), HashSet::new());
         let mut pending = vec![entry];
         let interior = |(low, high): &(u64, u64)| {
             let first = if self.fragments.contains(low) { *low } else { low + 1 };
-            self.pointers.range(first..*high).copied().collect::<Vec<_>>()
+            let mut labels = self.labels.range(first..*high).peekable();
+            let starts = if labels.peek().is_some() { self.sweep(*low, *high) } else { HashSet::new() };
+            labels.filter(|pc| starts.contains(pc)).copied().collect::<Vec<_>>()
         };
         let interior: Vec<u64> = extent.iter().flat_map(interior).collect();
         let mut indirect = false;
@@ -276,7 +302,13 @@ impl<'a> Program<'a> {
                     FlowControl::IndirectBranch if i.is_ip_rel_memory_operand() => break,
                     FlowControl::IndirectBranch => {
                         indirect = true;
-                        for t in self.jump_table(&i, &decoded, &extent) {
+                        let table = self.jump_table(&i, &decoded, &extent);
+                        if table.complete {
+                            table_jumps.insert(pc);
+                        } else if tables::is_indexed(&i, &decoded) {
+                            open_jumps.insert(pc);
+                        }
+                        for t in table.targets {
                             switch_targets.insert(t);
                             lead(t, &mut leaders);
                         }
@@ -311,47 +343,7 @@ impl<'a> Program<'a> {
         }
         let blocks = blocks(&decoded, &leaders);
         let switch_targets = switch_targets.into_iter().filter(|t| blocks.contains_key(t)).collect();
-        Some(Function { entry, blocks, switch_targets, indirect: true })
-    }
-
-    /// Targets of `jmp reg` after `lea base,[rip+table]; movsxd reg,[base+i*4]; add reg,base`, and of
-    /// `jmp [table+i*8]`: entries are taken while they point into the function.
-    fn jump_table(&self, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, extent: &Extent) -> Vec<u64> {
-        let mut out = Vec::new();
-        if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
-            let table = jump.memory_displacement64();
-            for n in 0..2048 {
-                let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 8 * n) else { break };
-                let Some(w) = b.get(..8) else { break };
-                let t = self.base.wrapping_add(u64::from_le_bytes(w.try_into().expect("8 bytes")));
-                if !holds(extent, t) {
-                    break;
-                }
-                out.push(t);
-            }
-            return out;
-        }
-        // The table's address is in one of the last instructions before the jump, in address order.
-        for i in decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i) {
-            if i.mnemonic() != Mnemonic::Lea || i.memory_base() != Register::RIP {
-                continue;
-            }
-            let table = i.memory_displacement64();
-            let mut found = Vec::new();
-            for n in 0..2048u64 {
-                let Some(b) = self.elf.at(table.wrapping_sub(self.base) + 4 * n) else { break };
-                let Some(w) = b.get(..4) else { break };
-                let t = table.wrapping_add(i32::from_le_bytes(w.try_into().expect("4 bytes")) as u64);
-                if !holds(extent, t) {
-                    break;
-                }
-                found.push(t);
-            }
-            if found.len() > 1 {
-                out.extend(found);
-            }
-        }
-        out
+        Some(Function { entry, blocks, switch_targets, table_jumps, open_jumps, indirect: true })
     }
 }
 

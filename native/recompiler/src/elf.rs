@@ -87,6 +87,15 @@ impl<'a> Elf<'a> {
     }
 }
 
+impl Elf<'_> {
+    /// Made by the Go compiler, which has a calling convention of its own.
+    pub fn is_go(&self) -> bool {
+        use object::{Object, ObjectSection};
+        let file = object::File::parse(self.bytes);
+        file.is_ok_and(|f| f.sections().any(|s| matches!(s.name(), Ok(".gopclntab" | ".go.buildinfo"))))
+    }
+}
+
 /// Whether a shared object is a program: DF_1_PIE says so; older linkers left only an interpreter and
 /// no DT_SONAME (libc.so.6 has an interpreter too, and is a library).
 fn is_pie(header: &FileHeader64<Endianness>, e: Endianness, bytes: &[u8]) -> bool {

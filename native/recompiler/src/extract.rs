@@ -15,16 +15,15 @@ pub fn extract(path: &str, what: Option<&str>) -> Result<(), String> {
     let elf = Elf::parse(&bytes).map_err(|e| format!("{path}: {e}"))?;
     let base = place::Placer::default().place(&elf, &Sha256::digest(&bytes).into())?;
     let found = Program::new(&elf, base).functions();
-    let text = base + elf.text().0;
     let engine = wasmtime::Engine::new(&vkernel_engine::config()).map_err(|e| format!("engine: {e:#}"))?;
-    let Some(what) = what else { return sizes(&engine, &found, text, base) };
+    let Some(what) = what else { return sizes(&engine, &found, &elf, base) };
     let at = address(&bytes, what)? + base;
     let n = found.iter().position(|f| f.blocks.values().any(|b| at >= b.start && at < b.end));
     let n = n.ok_or_else(|| format!("{path}: no translated function has {what}; without a name, extract lists what there is"))?;
     let f = &found[n];
     println!("-- x86 of the function at {:#x} (in the file {:#x})", f.entry, f.entry - base);
     print!("{}", x86(f));
-    let wasm = module::translate_some(&found, text, |pc| pc == f.entry).expect("there is a function");
+    let wasm = module::translate_some(&found, &elf, base, |pc| pc == f.entry).expect("there is a function");
     println!("-- wasm");
     println!("{}", wat(&wasm.bytes, n)?);
     println!("-- native");
@@ -42,8 +41,8 @@ fn address(bytes: &[u8], what: &str) -> Result<u64, String> {
     u64::from_str_radix(what.trim_start_matches("0x"), 16).map_err(|_| format!("no symbol {what}; give a hexadecimal address for a stripped file"))
 }
 
-fn sizes(engine: &wasmtime::Engine, found: &[Function], text: u64, base: u64) -> Result<(), String> {
-    let Some(wasm) = module::translate_some(found, text, |_| true) else { return Ok(()) };
+fn sizes(engine: &wasmtime::Engine, found: &[Function], elf: &Elf, base: u64) -> Result<(), String> {
+    let Some(wasm) = module::translate_some(found, elf, base, |_| true) else { return Ok(()) };
     let code = engine.precompile_module(&wasm.bytes).map_err(|e| format!("the translation does not compile: {e:#}"))?;
     let mut total = [0; 3];
     for (n, f) in found.iter().enumerate() {

@@ -3,13 +3,14 @@
 
 use crate::discover::{Block, Function};
 use crate::lift::{IMPORTS, Lift, POLL, STEP, SYSCALL, V, state_arg};
-use crate::liveness::{Analysis, Info, Kind, PARAMETERS, RESULTS, Sets, Summaries};
+use crate::liveness::{Analysis, Info, Kind, PARAMETERS, RESULTS, Sets};
+use crate::summaries::Summaries;
 use crate::locals::Locals;
 use crate::structure::{self, End, Graph, Node};
 use crate::usage::{ALL_REGISTERS, EVERYTHING, Set, gpr};
 use iced_x86::Instruction;
-use std::collections::HashMap;
-use vkernel_abi::state::{OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
+use std::collections::{HashMap, HashSet};
+use vkernel_abi::state::{OFF_GPR, OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP, TABLE_SLOTS};
 use vkernel_semantics::backend::{Backend, Flow, W};
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget, ValType};
@@ -43,7 +44,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let infos = &a.infos;
     let mut locals = Locals::default();
     let label = locals.kept(ValType::I32);
-    let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64), targets: infos[infos.len() - 1].successors.len() };
+    let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64), targets: infos[infos.len() - 1].successors.len(), by_table: &f.table_jumps };
     let mut nodes: Vec<Node> = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = Vec::new();
@@ -59,7 +60,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
             Some(block) => b.block(&mut l, block, info, &sets),
             None => {
                 let body = std::mem::take(&mut l.code);
-                Builder::leave(&mut l, jump, sets.live[0]);
+                Builder::leave(&mut l, jump, a.after(n));
                 let default = std::mem::replace(&mut l.code, body);
                 l.sink().local_get(jump.index).i32_const((MAP_BLOCK | ctx.first_target) as i32).i32_sub().local_set(label);
                 for &k in ctx.unmapped {
@@ -85,32 +86,22 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
 
 /// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
 #[derive(Clone, Copy)]
-struct Jump {
+struct Jump<'a> {
     index: u32,
     pc: u32,
-    /// How many targets the dispatch node has.
+    /// How many targets the dispatch nodes have.
     targets: usize,
+    by_table: &'a HashSet<u64>,
 }
 
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop. It stores
 /// and reads back what is live.
 fn poll(l: &mut Lift, pc: V, live: Set, used: Set) {
-    l.sink().i32_const(0).i32_atomic_load(state_arg(OFF_POLL, 2)).if_(BlockType::Empty);
+    l.sink().i32_const(0).i32_atomic_load(state_arg(OFF_POLL, 2)).nop().if_(BlockType::Empty);
     l.store_dirty(live);
-    checked_call(l, pc, POLL, pc);
-    l.reload(used);
-    l.sink().end();
-}
-
-/// Calls an import that may send the guest elsewhere: returns upward unless it answers `expect`.
-fn checked_call(l: &mut Lift, pc: V, import: u32, expect: V) {
     l.push32(pc);
-    l.sink().call(import);
-    let r = l.locals.temp32();
-    l.sink().local_tee(r);
-    l.push32(expect);
-    l.sink().i32_ne().if_(BlockType::Empty).local_get(r);
-    l.return_from_state();
+    l.sink().call(POLL).drop();
+    l.reload(used);
     l.sink().end();
 }
 
@@ -119,7 +110,7 @@ struct Builder<'a> {
     analysis: &'a Analysis<'a>,
     /// Nodes that leave the function, numbered behind the blocks.
     exits: &'a mut Vec<Node>,
-    jump: Jump,
+    jump: Jump<'a>,
 }
 
 impl Builder<'_> {
@@ -133,7 +124,7 @@ impl Builder<'_> {
             match flow {
                 None => {
                     // An instruction that the lifter gave up on was analysed as lifted: all it names is in `live`.
-                    Self::barrier(l, i.ip(), STEP, i.next_ip(), live[k] | live[k + 1]);
+                    Self::barrier(l, i.ip(), STEP, live[k] | live[k + 1]);
                     if k == last && (info.kind == Kind::Leave || !matches!(info.kind, Kind::Jump)) {
                         // The interpreter has executed the transfer: go on where it says.
                         l.sink().i32_const(0).i64_load(state_arg(OFF_RIP, 3)).i32_wrap_i64();
@@ -144,7 +135,7 @@ impl Builder<'_> {
                 }
                 Some(Flow::Next) => {}
                 Some(Flow::Syscall) => {
-                    Self::barrier(l, i.next_ip(), SYSCALL, i.next_ip(), live[k] | live[k + 1] | u.writes);
+                    Self::barrier(l, i.next_ip(), SYSCALL, live[k] | live[k + 1] | u.writes);
                     l.reload(used[k + 1]);
                 }
                 Some(flow) => return self.transfer(l, live[last + 1], i, flow),
@@ -155,10 +146,10 @@ impl Builder<'_> {
     }
 
     /// `live` stored, the import called, nothing dirty afterwards.
-    fn barrier(l: &mut Lift, pc: u64, import: u32, expect: u64, live: Set) {
+    fn barrier(l: &mut Lift, pc: u64, import: u32, live: Set) {
         l.settle_flags(live);
         l.store_dirty(live);
-        checked_call(l, V::Const(pc), import, V::Const(expect));
+        l.sink().i32_const(pc as i32).call(import).drop();
         l.dirty = 0;
     }
 
@@ -192,7 +183,7 @@ impl Builder<'_> {
         let (reads, wanted) = (self.ctx.known.reads(Some(pc)), self.analysis.returns);
         if let Some(v) = self.by_stub(l, pc) {
             let payload = Self::map_payload(l, v);
-            Self::store_all_for(l, v, reads | wanted);
+            Self::store_all_for(l, v, reads | wanted | PARAMETERS);
             Self::push_parameters(l, PARAMETERS);
             Self::push_slot(l, payload);
             l.sink().return_call_indirect(TABLE, TYPE);
@@ -236,13 +227,15 @@ impl Builder<'_> {
         l.sink().i32_const(0);
         l.push64(v);
         l.sink().i64_store(state_arg(OFF_RIP, 3));
-        l.store_dirty((live | PARAMETERS) & ALL_REGISTERS);
+        l.store_dirty(live & ALL_REGISTERS);
     }
 
-    /// Leaves by an indirect jump.
+    /// Leaves by an indirect jump. Behind a dispatch node the parameters may be in the state only.
     fn leave(l: &mut Lift, jump: Jump, live: Set) {
         Self::store_all_for(l, V::I64(jump.pc), live);
-        Self::push_parameters(l, PARAMETERS);
+        for r in [RSP, RDI, RSI, RDX] {
+            l.sink().i32_const(0).i64_load(state_arg(OFF_GPR + 8 * r as u32, 3));
+        }
         Self::push_slot(l, jump.index);
         l.sink().return_call_indirect(TABLE, TYPE);
     }
@@ -267,11 +260,13 @@ impl Builder<'_> {
                 l.push64(v);
                 l.sink().local_set(self.jump.pc);
                 if self.jump.targets == 0 {
-                    Self::leave(l, self.jump, live);
+                    Self::leave(l, self.jump, live | PARAMETERS);
                     return End::Exit(Vec::new());
                 }
                 l.settle_flags(live);
-                End::Goto(self.analysis.infos.len() - 1)
+                let dispatch = self.analysis.infos.len() - if self.jump.by_table.contains(&i.ip()) { 2 } else { 1 };
+                l.store_dirty(self.analysis.strays(dispatch));
+                End::Goto(dispatch)
             }
             Flow::Ret(v) => {
                 l.store_dirty(self.analysis.returns & !RESULTS);
@@ -293,7 +288,7 @@ impl Builder<'_> {
                     Self::push_parameters(l, live);
                     l.sink().call(IMPORTS + f as u32);
                 } else {
-                    Self::store_all_for(l, V::Const(pc), live);
+                    Self::store_all_for(l, V::Const(pc), live | PARAMETERS);
                     Self::push_parameters(l, PARAMETERS);
                     l.sink().i32_const(0).call_indirect(TABLE, TYPE);
                 }
@@ -301,7 +296,7 @@ impl Builder<'_> {
             }
             Flow::CallTo(v) => {
                 let payload = Self::map_payload(l, v);
-                Self::store_all_for(l, v, live);
+                Self::store_all_for(l, v, live | PARAMETERS);
                 Self::push_parameters(l, PARAMETERS);
                 Self::push_slot(l, payload);
                 l.sink().call_indirect(TABLE, TYPE);
@@ -327,7 +322,7 @@ impl Builder<'_> {
             l.sink().drop().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_();
             return End::Exit(Vec::new());
         };
-        l.sink().i32_const(next as i32).i32_ne().if_(BlockType::Empty);
+        l.sink().i32_const(next as i32).i32_ne().nop().if_(BlockType::Empty);
         l.sink().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_().end();
         l.reload(self.analysis.infos[to].used_in & !RESULTS);
         End::Goto(to)

@@ -258,7 +258,7 @@ impl Lift<'_> {
             return;
         }
         self.push32(addr);
-        self.sink().i32_const(w.bytes() as i32 - 1).i32_and().if_(BlockType::Empty);
+        self.sink().i32_const(w.bytes() as i32 - 1).i32_and().nop().if_(BlockType::Empty);
         self.bail();
         self.sink().end();
     }
@@ -482,7 +482,7 @@ impl Backend for Lift<'_> {
 
     fn check_div(&mut self, cond: V) -> Result<(), ()> {
         let c = self.condition(cond);
-        self.sink().local_get(c).i32_eqz().if_(BlockType::Empty);
+        self.sink().local_get(c).i32_eqz().nop().if_(BlockType::Empty);
         self.bail();
         self.sink().end();
         Ok(())
@@ -496,7 +496,7 @@ impl Backend for Lift<'_> {
         }
         self.sink().i32_const(pc as i32).i32_const(i32::from(signed));
         self.push64(divisor);
-        self.sink().call(DIV).if_(BlockType::Empty);
+        self.sink().call(DIV).nop().if_(BlockType::Empty);
         self.bail();
         self.sink().end();
         self.reload(crate::usage::gpr(RAX) | crate::usage::gpr(RDX));
@@ -678,6 +678,10 @@ impl Backend for Lift<'_> {
         Ok(self.pop32())
     }
 
+    fn repeat(&mut self, copy: bool, w: W) -> Result<(), ()> {
+        self.repeat_upwards(copy, w);
+        Ok(())
+    }
     fn fence(&mut self) {
         self.sink().atomic_fence(wasm_encoder::Ordering::SeqCst);
     }

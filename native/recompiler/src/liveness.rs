@@ -8,17 +8,19 @@
 
 use crate::discover::{Block, Function};
 use crate::structure;
-use crate::usage::{self, ALL_FLAGS, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
+use crate::summaries::Summaries;
+use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use vkernel_abi::state::{R8, R9, R10, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
 pub const PARAMETERS: Set = gpr(RSP) | gpr(RDI) | gpr(RSI) | gpr(RDX);
 pub const RESULTS: Set = gpr(RAX) | gpr(RSP) | gpr(RDX);
-const SAVED: Set = gpr(RBX) | gpr(RBP) | gpr(12) | gpr(13) | gpr(14) | gpr(15);
-const ABI_READS: Set = PARAMETERS | SAVED | gpr(RAX) | gpr(RCX) | gpr(R8) | gpr(R9) | gpr(R10)
+pub const SAVED: Set = gpr(RBX) | gpr(RBP) | gpr(12) | gpr(13) | gpr(14) | gpr(15);
+pub const SCRATCH: Set = ALL_REGISTERS & !SAVED & !gpr(RSP);
+pub const ABI_READS: Set = PARAMETERS | SAVED | gpr(RAX) | gpr(RCX) | gpr(R8) | gpr(R9) | gpr(R10)
     | xmm(0) | xmm(1) | xmm(2) | xmm(3) | xmm(4) | xmm(5) | xmm(6) | xmm(7);
-const ABI_RETURNS: Set = RESULTS | SAVED | xmm(0) | xmm(1);
+pub const ABI_RETURNS: Set = RESULTS | SAVED | xmm(0) | xmm(1);
 
 /// How a block ends, before its code exists.
 #[derive(Clone, Copy, PartialEq)]
@@ -29,7 +31,7 @@ pub enum Kind {
     Call,
     /// By a register or memory word, through the function's dispatch node when it has targets.
     Indirect,
-    /// The dispatch node of the function's indirect jumps; has no instructions.
+    /// A dispatch node of the function's indirect jumps; has no instructions.
     Dispatch,
     Leave,
 }
@@ -41,7 +43,9 @@ pub struct Info<'a> {
     pub kind: Kind,
     pub successors: Vec<usize>,
     /// Direct targets outside the function: of a call, or of the jumps that leave. None: not known.
-    outside: Vec<Option<u64>>,
+    pub outside: Vec<Option<u64>>,
+    /// An indirect jump that may lead to a label of the function which was not found.
+    open: bool,
     pub dirty_in: Set,
     /// Live at the start, in the state or in a local.
     pub live_in: Set,
@@ -51,21 +55,32 @@ pub struct Info<'a> {
     /// Read before any write, and written, by the block as a whole.
     reads: Set,
     writes: Set,
+    may_write: Set,
+    /// What may have a meaning at the start: held from the entry, or written since the last call of
+    /// another ELF.
+    held_in: Set,
 }
 
 impl Info<'_> {
+    /// Ends in an instruction that only traps (UD2).
+    fn traps(&self) -> bool {
+        self.instructions().last().is_some_and(|i| i.flow_control() == FlowControl::Exception)
+    }
     pub fn instructions(&self) -> &[Instruction] {
         self.block.map_or(&[], |b| &b.instructions)
     }
 }
 
-/// A function's blocks with their flow; block 0 is the entry, the last is the dispatch node.
+/// A function's blocks with their flow. Block 0 is the entry; the last two are the dispatch nodes, of
+/// jumps by a table, which stay in the function, and of other indirect jumps.
 pub struct Analysis<'a> {
     pub infos: Vec<Info<'a>>,
     pub index: HashMap<u64, usize>,
     order: Vec<usize>,
     /// What callers read after the function has returned.
     pub returns: Set,
+    /// A return of it may lead anywhere (see `switches_stack`).
+    pub switches: bool,
 }
 
 fn kind_of(i: &Instruction, u: &Usage) -> Kind {
@@ -88,16 +103,22 @@ pub fn is_barrier(i: &Instruction, u: &Usage) -> bool {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(f: &'a Function) -> Self {
+    pub fn new(f: &'a Function) -> Self {
         let mut starts: Vec<u64> = f.blocks.keys().copied().filter(|s| *s != f.entry).collect();
         starts.insert(0, f.entry);
         let index: HashMap<u64, usize> = starts.iter().enumerate().map(|(n, s)| (*s, n)).collect();
         let targets: Vec<usize> = f.switch_targets.iter().filter_map(|t| index.get(t).copied()).collect();
-        let mut infos: Vec<Info> = starts.iter().map(|s| info(&f.blocks[s], &index, (!targets.is_empty()).then_some(starts.len()))).collect();
-        infos.push(Info {
-            block: None, usage: Vec::new(), kind: Kind::Dispatch, successors: targets, outside: vec![None],
-            dirty_in: 0, live_in: 0, used_in: 0, header: false, reads: 0, writes: 0,
-        });
+        let dispatch = |f: &Function, start: &u64| {
+            let jump = f.blocks[start].instructions.last().expect("blocks are not empty").ip();
+            (!targets.is_empty()).then(|| starts.len() + usize::from(!f.table_jumps.contains(&jump)))
+        };
+        let mut infos: Vec<Info> = starts.iter().map(|s| info(f, &f.blocks[s], &index, dispatch(f, s))).collect();
+        for outside in [Vec::new(), vec![None]] {
+            infos.push(Info {
+                block: None, usage: Vec::new(), kind: Kind::Dispatch, successors: targets.clone(), open: !outside.is_empty(), outside,
+                dirty_in: 0, live_in: 0, used_in: 0, header: false, reads: 0, writes: 0, may_write: 0, held_in: EVERYTHING,
+            });
+        }
         let (number, order) = structure::order(infos.len(), 0, |n| infos[n].successors.clone());
         for &n in &order {
             for s in infos[n].successors.clone() {
@@ -105,7 +126,7 @@ impl<'a> Analysis<'a> {
             }
         }
         let switches = f.blocks.values().flat_map(|b| &b.instructions).any(switches_stack);
-        let mut a = Self { infos, index, order, returns: if switches { ALL_REGISTERS } else { ABI_RETURNS } };
+        let mut a = Self { infos, index, order, returns: if switches { ALL_REGISTERS } else { ABI_RETURNS }, switches };
         a.spread_dirty();
         a
     }
@@ -129,26 +150,63 @@ impl<'a> Analysis<'a> {
     }
 
     /// Live set behind a block's last instruction.
-    pub fn live_out(&self, n: usize, known: &Summaries) -> Set {
+    fn live_out(&self, n: usize, known: &Summaries) -> Set {
         let info = &self.infos[n];
-        let after = info.successors.iter().fold(0, |s, t| s | self.infos[*t].live_in);
-        let outside = info.outside.iter().fold(0, |s, t| s | known.reads(*t));
+        let after = self.after(n);
+        // An argument has been written before its call: what cannot have been is none.
+        let held = info.held_in | info.writes | info.may_write | !SCRATCH;
+        let outside = info.outside.iter().fold(0, |s, t| s | known.reads(*t)) & held;
         match info.kind {
-            Kind::Call => outside | self.after_call(n) & !RESULTS | gpr(RSP),
+            Kind::Call => outside | self.after_call(n) & !known.clobbers(info.outside[0]) & !RESULTS | gpr(RSP),
+            Kind::Leave if info.traps() => gpr(RSP),
             Kind::Leave if info.usage.last().is_some_and(|u| u.step) => EVERYTHING,
             Kind::Leave => RESULTS | self.returns,
             Kind::Jump | Kind::Branch | Kind::Indirect | Kind::Dispatch if info.outside.is_empty() => after,
+            // To a label that was not found: whatever can have a meaning there.
+            Kind::Indirect | Kind::Dispatch if info.open => after | held & ALL_REGISTERS | self.returns,
             Kind::Jump | Kind::Branch | Kind::Indirect | Kind::Dispatch => after | outside | self.returns,
         }
     }
 
     /// What is read after the call that ends block `n`; behind a call that does not return here,
     /// whatever its caller may read.
-    fn after_call(&self, n: usize) -> Set {
-        self.infos[n].successors.first().map_or(self.returns, |s| self.infos[*s].live_in)
+    pub fn after_call(&self, n: usize) -> Set {
+        self.infos[n].successors.first().map_or(self.inherited(), |s| self.infos[*s].live_in)
     }
 
-    fn spread_live(&mut self, known: &Summaries) {
+    /// The blocks that can be reached; a dispatch node need not be one.
+    pub fn reachable(&self) -> impl Iterator<Item = (usize, &Info<'a>)> {
+        self.order.iter().map(|n| (*n, &self.infos[*n]))
+    }
+
+    /// What functions that end in this one's place shall return.
+    pub fn inherited(&self) -> Set {
+        if self.switches { ABI_RETURNS } else { self.returns }
+    }
+
+    /// Which registers may have a meaning where.
+    pub fn spread_held(&mut self, known: &Summaries) {
+        self.infos.iter_mut().for_each(|i| i.held_in = 0);
+        self.infos[0].held_in = EVERYTHING;
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for &n in &self.order {
+                let info = &self.infos[n];
+                let mut held = info.held_in | info.writes | info.may_write;
+                if info.kind == Kind::Call {
+                    held = held & !known.clobbers(info.outside[0]) | ABI_RETURNS;
+                }
+                for s in self.infos[n].successors.clone() {
+                    let new = self.infos[s].held_in | held;
+                    changed |= new != self.infos[s].held_in;
+                    self.infos[s].held_in = new;
+                }
+            }
+        }
+    }
+
+    pub fn spread_live(&mut self, known: &Summaries) {
         let mut changed = true;
         while changed {
             changed = false;
@@ -156,7 +214,7 @@ impl<'a> Analysis<'a> {
                 let n = self.order[k];
                 let out = self.live_out(n, known);
                 let info = &mut self.infos[n];
-                let live = info.reads | out & !info.writes;
+                let live = out & !info.writes | info.reads;
                 changed |= live != info.live_in;
                 info.live_in = live;
             }
@@ -164,7 +222,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// Which locals are read: what is live and may differ from the state, or is read in the function.
-    fn spread_used(&mut self, known: &Summaries) {
+    pub fn spread_used(&mut self, known: &Summaries) {
         let mut changed = true;
         let live: Vec<Vec<Set>> = (0..self.infos.len()).map(|n| self.live_sets(n, known)).collect();
         while changed {
@@ -178,6 +236,17 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// What the blocks behind a block may read.
+    pub fn after(&self, n: usize) -> Set {
+        self.infos[n].successors.iter().fold(0, |s, t| s | self.infos[*t].live_in)
+    }
+
+    /// Registers that only a target which a dispatch node does not know may read: the jump stores them, so
+    /// that they need not be kept for it in locals.
+    pub fn strays(&self, dispatch: usize) -> Set {
+        self.infos[dispatch].live_in & ALL_REGISTERS & !self.after(dispatch)
+    }
+
     fn used_sets(&self, n: usize, live: &[Set]) -> Vec<Set> {
         let info = &self.infos[n];
         let dirty = dirty_sets(info);
@@ -188,6 +257,8 @@ impl<'a> Analysis<'a> {
             Kind::Call => stored | PARAMETERS & live[count],
             Kind::Leave if info.usage[count - 1].step => 0,
             Kind::Leave => stored | RESULTS,
+            Kind::Dispatch => after | dirty[count] & self.after(n) & ALL_REGISTERS,
+            Kind::Indirect if info.outside.is_empty() => after | dirty[count] & self.strays(info.successors[0]),
             _ if info.outside.is_empty() => after,
             _ => after | stored | PARAMETERS,
         }];
@@ -222,15 +293,15 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Whether an instruction takes the stack pointer from elsewhere: then RET is a jump to anywhere
-/// (setcontext, coroutine switches), with every register as an argument.
+/// Whether an instruction takes the stack pointer from memory that is not the frame's: then RET is a
+/// jump to anywhere (setcontext, coroutine switches), with every register as an argument.
 fn switches_stack(i: &Instruction) -> bool {
+    let own = matches!(i.memory_base(), Register::RSP | Register::RBP | Register::RIP);
     i.op0_kind() == OpKind::Register
         && i.op0_register() == Register::RSP
         && match i.mnemonic() {
-            Mnemonic::Mov => i.op1_kind() != OpKind::Register || i.op1_register() != Register::RBP,
+            Mnemonic::Mov => i.op1_kind() == OpKind::Memory && !own,
             Mnemonic::Xchg | Mnemonic::Pop => true,
-            Mnemonic::Lea => !matches!(i.memory_base(), Register::RSP | Register::RBP),
             _ => false,
         }
 }
@@ -241,7 +312,7 @@ pub struct Sets {
     pub used: Vec<Set>,
 }
 
-fn info<'a>(block: &'a Block, index: &HashMap<u64, usize>, dispatch: Option<usize>) -> Info<'a> {
+fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, dispatch: Option<usize>) -> Info<'a> {
     let usage: Vec<Usage> = block.instructions.iter().map(usage::of).collect();
     let last = block.instructions.last().expect("blocks are not empty");
     let kind = kind_of(last, usage.last().expect("as many as instructions"));
@@ -267,12 +338,13 @@ fn info<'a>(block: &'a Block, index: &HashMap<u64, usize>, dispatch: Option<usiz
         },
         Kind::Leave | Kind::Dispatch => {}
     }
-    let (mut reads, mut writes) = (0, 0);
+    let (mut reads, mut writes, mut may_write) = (0, 0, 0);
     for u in &usage {
         reads |= u.reads & !writes;
         writes |= u.writes;
+        may_write |= u.may_write;
     }
-    Info { block: Some(block), usage, kind, successors, outside, dirty_in: 0, live_in: 0, used_in: 0, header: false, reads, writes }
+    Info { block: Some(block), usage, kind, successors, outside, open: f.open_jumps.contains(&last.ip()), dirty_in: 0, live_in: 0, used_in: 0, header: false, reads, writes, may_write, held_in: EVERYTHING }
 }
 
 /// Dirty sets before each instruction, and after the last. A barrier stores what is live; what is
@@ -285,82 +357,4 @@ pub fn dirty_sets(info: &Info) -> Vec<Set> {
         sets.push(d);
     }
     sets
-}
-
-/// What is known of functions from outside.
-pub struct Summaries<'a> {
-    functions: &'a HashMap<u64, usize>,
-    /// Live at the entry, by function.
-    reads: Vec<Set>,
-    /// The same for what is not known.
-    unknown: Set,
-}
-
-impl Summaries<'_> {
-    /// What the code at `pc` may read; None: anywhere.
-    pub fn reads(&self, pc: Option<u64>) -> Set {
-        let known = |pc: u64| self.functions.get(&pc).map_or(self.unknown | ALL_FLAGS, |n| self.reads[*n]);
-        pc.map_or(self.unknown, known) | gpr(RSP)
-    }
-}
-
-/// Analyses all functions of an ELF. `functions`: index by entry; `indirect`: entries that may be
-/// reached by other ways than the direct calls and jumps in `found`.
-pub fn solve<'a, 'b>(found: &'a [Function], functions: &'b HashMap<u64, usize>, indirect: &HashSet<u64>) -> (Vec<Analysis<'a>>, Summaries<'b>) {
-    let mut all: Vec<Analysis> = found.iter().map(Analysis::new).collect();
-    let mut known = Summaries { functions, reads: vec![0; all.len()], unknown: ABI_READS };
-    let mut unknown_returns = ABI_RETURNS;
-    let mut stale: Vec<bool> = vec![true; all.len()];
-    // Who has to look again when a function's entry reads more.
-    let mut callers: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
-    for (n, a) in all.iter().enumerate() {
-        for pc in a.infos.iter().flat_map(|i| &i.outside).flatten() {
-            if let Some(&callee) = functions.get(pc) {
-                callers[callee].push(n);
-            }
-        }
-    }
-    while stale.contains(&true) {
-        for n in 0..all.len() {
-            if !std::mem::take(&mut stale[n]) {
-                continue;
-            }
-            let entry = found[n].entry;
-            if indirect.contains(&entry) {
-                all[n].returns |= unknown_returns;
-            }
-            all[n].spread_live(&known);
-            let reads = all[n].infos[0].live_in;
-            if reads != known.reads[n] {
-                known.reads[n] = reads;
-                callers[n].iter().for_each(|c| stale[*c] = true);
-                if indirect.contains(&entry) && known.unknown | reads & ALL_REGISTERS != known.unknown {
-                    known.unknown |= reads & ALL_REGISTERS;
-                    stale.fill(true);
-                }
-            }
-            let wanted: Vec<(Option<u64>, Set)> = all[n].infos.iter().enumerate().flat_map(|(k, i)| {
-                let after = match i.kind {
-                    Kind::Call => all[n].after_call(k) & ALL_REGISTERS,
-                    _ => all[n].returns,
-                };
-                i.outside.iter().map(move |t| (*t, after))
-            }).collect();
-            for (target, after) in wanted {
-                match target.and_then(|pc| functions.get(&pc)) {
-                    Some(&callee) if all[callee].returns | after != all[callee].returns => {
-                        all[callee].returns |= after;
-                        stale[callee] = true;
-                    }
-                    None if unknown_returns | after != unknown_returns => {
-                        unknown_returns |= after;
-                        stale.fill(true);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    all.iter_mut().for_each(|a| a.spread_used(&known));
-    (all, known)
 }

@@ -4,11 +4,11 @@ use crate::discover::{self, Program};
 use crate::elf::Elf;
 use crate::function::{self, Context};
 use crate::lift::IMPORTS;
-use crate::liveness;
+use crate::summaries;
 use std::collections::{HashMap, HashSet};
 use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS};
 use wasm_encoder::{
-    CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection, GlobalType, ImportSection,
+    BranchHint, BranchHints, CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection, GlobalType, ImportSection,
     MemorySection, MemoryType, Module, RefType, TableType, TypeSection, ValType,
 };
 
@@ -23,17 +23,18 @@ pub struct Wasm {
 
 /// Translates an ELF placed at `base`; None when it has no code.
 pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
-    translate_some(&Program::new(elf, base).functions(), base + elf.text().0, |_| true)
+    translate_some(&Program::new(elf, base).functions(), elf, base, |_| true)
 }
 
 /// Translates those of an ELF's functions that `wanted` picks by entry; the others are empty.
-pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u64) -> bool) -> Option<Wasm> {
+pub fn translate_some(found: &[discover::Function], elf: &Elf, base: u64, wanted: impl Fn(u64) -> bool) -> Option<Wasm> {
     if found.is_empty() {
         return None;
     }
     let index: HashMap<u64, usize> = found.iter().enumerate().map(|(n, f)| (f.entry, n)).collect();
+    let (text, loose) = (base + elf.text().0, elf.is_go());
     let indirect = found.iter().filter(|f| f.indirect).map(|f| f.entry).collect();
-    let (analyses, known) = liveness::solve(found, &index, &indirect);
+    let (analyses, known) = summaries::solve(found, &index, &indirect, loose);
     let stubs = found.iter().filter_map(|f| Some((f.entry, f.stub_word()?))).collect();
     let mut code = CodeSection::new();
     let mut map = Vec::new();
@@ -46,7 +47,8 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
             map.push(((f.entry - text) as u32, n as u32 + 1));
         }
     }
-    for (f, a) in found.iter().zip(&analyses) {
+    let mut hints = BranchHints::new();
+    for (n, (f, a)) in found.iter().zip(&analyses).enumerate() {
         let mut unmapped = Vec::new();
         for (n, &pc) in f.switch_targets.iter().enumerate().filter(|(_, pc)| !index.contains_key(pc)) {
             if taken.insert(pc & !3) {
@@ -59,6 +61,8 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
         if wanted(f.entry) {
             let t = function::translate(f, a, &ctx);
             let mut body = Function::new_with_locals_types(t.locals);
+            let start = body.byte_len() as u32;
+            hints.function_hints(IMPORTS + n as u32, unlikely(&t.code, start));
             body.raw(t.code);
             sizes.push(body.byte_len() as u64);
             code.function(&body);
@@ -69,10 +73,26 @@ pub fn translate_some(found: &[discover::Function], text: u64, wanted: impl Fn(u
         }
         first_target += f.switch_targets.len() as u32;
     }
-    Some(Wasm { bytes: assemble(found.len() as u32, &code), map, functions: found.len() as u32, sizes })
+    Some(Wasm { bytes: assemble(found.len() as u32, &hints, &code), map, functions: found.len() as u32, sizes })
 }
 
-fn assemble(count: u32, code: &CodeSection) -> Vec<u8> {
+/// Hints for the branches that are rarely taken: the translator marks them by a NOP before the IF.
+/// Offsets count from the function's locals; the code starts at `start`.
+fn unlikely(code: &[u8], start: u32) -> Vec<BranchHint> {
+    let mut r = wasmparser::OperatorsReader::new(wasmparser::BinaryReader::new(code, 0));
+    let (mut hints, mut marked) = (Vec::new(), false);
+    while !r.eof() {
+        let at = r.original_position() as u32;
+        let Ok(op) = r.read() else { break };
+        if marked && matches!(op, wasmparser::Operator::If { .. }) {
+            hints.push(BranchHint { branch_func_offset: start + at, branch_hint_value: 0 });
+        }
+        marked = matches!(op, wasmparser::Operator::Nop);
+    }
+    hints
+}
+
+fn assemble(count: u32, hints: &BranchHints, code: &CodeSection) -> Vec<u8> {
     use ValType::{I32, I64};
     let mut types = TypeSection::new();
     types.ty().function([I64, I64, I64, I64], [I32, I64, I64, I64]);
@@ -104,6 +124,6 @@ fn assemble(count: u32, code: &CodeSection) -> Vec<u8> {
     let list: Vec<u32> = (IMPORTS..IMPORTS + count).collect();
     elements.active(Some(0), &ConstExpr::global_get(0), Elements::Functions(list.into()));
     let mut m = Module::new();
-    m.section(&types).section(&imports).section(&functions).section(&memories).section(&elements).section(code);
+    m.section(&types).section(&imports).section(&functions).section(&memories).section(&elements).section(hints).section(code);
     m.finish()
 }

@@ -2,7 +2,7 @@
 //! semantics on a backend that only takes notes; and the data flow over a function that follows.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
-use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RDI, RDX, RSI, RSP, SF, ZF};
+use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Un, Vec2, VecShift, W};
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
@@ -161,6 +161,12 @@ impl Backend for Notes {
         Ok(())
     }
     fn fence(&mut self) {}
+    fn repeat(&mut self, copy: bool, _: W) -> Result<(), ()> {
+        let changed = gpr(RCX) | gpr(RDI) | if copy { gpr(RSI) } else { 0 };
+        self.read(changed | if copy { 0 } else { gpr(RAX) });
+        self.writes |= changed;
+        Ok(())
+    }
     fn xmm(&mut self, r: usize) {
         self.read(xmm(r));
     }

@@ -313,6 +313,8 @@ pub trait Backend {
         new: Self::V,
     ) -> Result<Self::V, Self::Fault>;
     fn fence(&mut self);
+    /// REP MOVS (`copy`) or REP STOS with 64-bit addresses and no segment. The lifter only.
+    fn repeat(&mut self, copy: bool, w: W) -> Result<(), Self::Fault>;
 
     // Vectors
     fn xmm(&mut self, r: usize) -> Self::X;

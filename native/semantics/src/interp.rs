@@ -379,6 +379,9 @@ impl<T: Text> Backend for Interp<'_, T> {
         };
         self.access(addr, a).map(|v| v & w.mask())
     }
+    fn repeat(&mut self, _: bool, _: W) -> Result<(), Trap> {
+        unreachable!("the interpreter repeats single iterations")
+    }
     fn fence(&mut self) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }

@@ -1,6 +1,6 @@
-//! String instructions. The lifter defines the plain forms and leaves REP forms to the interpreter,
-//! which runs the whole repetition as one step; every iteration leaves the registers exact, so a
-//! fault in the middle is restartable (SDM vol. 2, REP).
+//! String instructions. The lifter has the plain forms and REP MOVS and STOS, and leaves the other REP
+//! forms to the interpreter, which runs the whole repetition as one step; there every iteration leaves
+//! the registers exact, so a fault in the middle is restartable (SDM vol. 2, REP).
 
 use crate::backend::{Backend, Bin, Flow, Lazy, W};
 use crate::exec::Done;
@@ -35,10 +35,14 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         once(b, i, op, w)?;
         return Ok(Flow::Next);
     }
-    if !B::INTERPRETER {
-        return Ok(Flow::Step);
-    }
     let short = short_address(i);
+    if !B::INTERPRETER {
+        if short || !matches!(op, Op::Movs | Op::Stos) || i.has_segment_prefix() {
+            return Ok(Flow::Step);
+        }
+        b.repeat(op == Op::Movs, w)?;
+        return Ok(Flow::Next);
+    }
     loop {
         let count = b.reg(RCX);
         let count = if short { b.trunc(W::B4, count) } else { count };
