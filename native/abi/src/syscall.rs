@@ -22,7 +22,10 @@ pub enum Dir {
 pub enum Len {
     Fixed(u32),
     /// Value of argument `index` times `scale`.
-    Arg { index: u8, scale: u32 },
+    Arg {
+        index: u8,
+        scale: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,7 +147,11 @@ fn start_daemon(path: &std::path::Path) -> Result<UnixStream, String> {
     let root = root();
     let log = path.with_extension("log");
     private_directory(path.parent().unwrap_or(path))?;
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .map_err(|e| format!("{}: {e}", log.display()))?;
     let copy = file.try_clone().map_err(|e| e.to_string())?;
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(root.join("node_modules/.bin/node"));
@@ -161,7 +165,9 @@ fn start_daemon(path: &std::path::Path) -> Result<UnixStream, String> {
             Ok(())
         });
     }
-    let mut child = command.spawn().map_err(|e| format!("cannot start the daemon: {e}; run `npm run build` in {}", root.display()))?;
+    let mut child = command
+        .spawn()
+        .map_err(|e| format!("cannot start the daemon: {e}; run `npm run build` in {}", root.display()))?;
     let mut deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         if let Ok(s) = UnixStream::connect(path) {
@@ -188,7 +194,10 @@ fn check_peer(stream: &UnixStream, path: &std::path::Path) -> Result<(), String>
     if r == 0 && (peer == uid || peer == 0) {
         return Ok(());
     }
-    Err(format!("{} is answered by another user (uid {peer}); set VKERNEL_SOCKET to a daemon of your own", path.display()))
+    Err(format!(
+        "{} is answered by another user (uid {peer}); set VKERNEL_SOCKET to a daemon of your own",
+        path.display()
+    ))
 }
 
 pub struct Connection {
@@ -207,7 +216,12 @@ impl Connection {
         };
         check_peer(&stream, &path)?;
         let mut c = Self { stream };
-        let hello = Message { r#type: "hello".into(), version: Some(1), client: Some("recompiler 0.1.0".into()), ..Message::default() };
+        let hello = Message {
+            r#type: "hello".into(),
+            version: Some(1),
+            client: Some("recompiler 0.1.0".into()),
+            ..Message::default()
+        };
         c.send(&hello, &[])?;
         let reply = c.receive()?;
         if reply.r#type != "hello" {
@@ -287,7 +301,9 @@ impl Connection {
                 let signo = crate::tty::take_signal(signals);
                 match &terminal {
                     Some(t) if signo == libc::SIGWINCH => t.copy_size(),
-                    _ => self.send(&Message { r#type: "signal".into(), signo: Some(signo), ..Message::default() }, &[])?,
+                    _ => {
+                        self.send(&Message { r#type: "signal".into(), signo: Some(signo), ..Message::default() }, &[])?
+                    }
                 }
             }
             if p[0].revents != 0 {

@@ -113,7 +113,9 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
 /// What was asked for; the rest is the image's and the daemon's. `-e KEY` takes this process's value.
 fn environment(o: &Options) -> Vec<Bytes> {
     let mut env = Vec::new();
-    if o.tty && let Some(term) = std::env::var_os("TERM") {
+    if o.tty
+        && let Some(term) = std::env::var_os("TERM")
+    {
         env.push(Bytes([b"TERM=", term.as_bytes()].concat()));
     }
     for e in &o.env {
@@ -130,10 +132,12 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
     let o = parse(verb, args)?;
     let first = o.rest[0].to_str().ok_or("the image's name is not UTF-8")?;
     let image = if verb == "run" { Some(store::resolve(first)?.display().to_string()) } else { None };
-    let path = o.rest.get(1).map(|p| p.to_str().map(str::to_string).ok_or("the program's path is not UTF-8")).transpose()?;
+    let path =
+        o.rest.get(1).map(|p| p.to_str().map(str::to_string).ok_or("the program's path is not UTF-8")).transpose()?;
     let mut c = Connection::open()?;
     let terminal = if o.tty { Some(tty::Terminal::open(o.interactive)?) } else { None };
-    let null = if o.interactive || o.tty { None } else { Some(std::fs::File::open("/dev/null").map_err(|e| e.to_string())?) };
+    let null =
+        if o.interactive || o.tty { None } else { Some(std::fs::File::open("/dev/null").map_err(|e| e.to_string())?) };
     let streams = match (&terminal, &null) {
         (Some(t), _) => [t.slave, t.slave, t.slave],
         (None, Some(f)) => [std::os::fd::AsRawFd::as_raw_fd(f), 1, 2],

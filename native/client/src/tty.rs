@@ -121,8 +121,15 @@ pub fn forwarded_signals() -> Result<i32, String> {
     let fd = unsafe {
         let mut set = MaybeUninit::<libc::sigset_t>::zeroed().assume_init();
         for s in [
-            libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT,
-            libc::SIGALRM, libc::SIGWINCH,
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGQUIT,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+            libc::SIGCONT,
+            libc::SIGALRM,
+            libc::SIGWINCH,
         ] {
             libc::sigaddset(&mut set, s);
         }

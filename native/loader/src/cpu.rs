@@ -14,8 +14,8 @@ use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
 use vkernel_semantics::decode::Cache;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
 use wasmtime::{
-    AsContextMut, Caller, Extern, Func, Global, GlobalType, Instance, Mutability, Ref, RefType,
-    Store, StoreContextMut, Table, TableType, TypedFunc, Val, ValType,
+    AsContextMut, Caller, Extern, Func, Global, GlobalType, Instance, Mutability, Ref, RefType, Store, StoreContextMut,
+    Table, TableType, TypedFunc, Val, ValType,
 };
 
 type GuestFn = TypedFunc<(i64, i64, i64, i64), (i32, i64, i64, i64)>;
@@ -339,7 +339,8 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             }
             continue;
         }
-        let exit = interpreter(ctx.data_mut(), false, |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
+        let exit =
+            interpreter(ctx.data_mut(), false, |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
         match exit {
             Exit::Stop | Exit::Poll => {}
             Exit::Syscall => {

@@ -103,8 +103,7 @@ fn tell_daemon(t: &mut Thread, c: &Creds) -> SysResult {
     if ring::conn() < 0 {
         return Ok(0);
     }
-    let bytes: Vec<u8> =
-        c.uid.iter().chain(&c.gid).chain(&c.groups).flat_map(|v| v.to_le_bytes()).collect();
+    let bytes: Vec<u8> = c.uid.iter().chain(&c.gid).chain(&c.groups).flat_map(|v| v.to_le_bytes()).collect();
     let mut w = ring::window(t)?;
     let p = w.put(&bytes).ok_or(EINVAL)?;
     ring::call(t, libc::SYS_setresuid as u32, [p, 0, 0, 0, 0, 0], w)?.ret

@@ -52,7 +52,9 @@ pub fn host_call(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
     }
     // SAFETY: every pointer is null or a range of the region, or a live vector of such.
     let r = unsafe { host::blocking(t.poll(), i64::from(row.nr), v) };
-    if row.new_fd && let Ok(fd) = r {
+    if row.new_fd
+        && let Ok(fd) = r
+    {
         process::files().set_host(fd as i32, 0);
     }
     r

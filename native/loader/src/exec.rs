@@ -188,7 +188,13 @@ fn flattened(list: &[Vec<u8>], limit: usize) -> Vec<u8> {
 }
 
 /// The request for (node of a directory or file, its descriptor), path and flags.
-fn ask(t: &mut Thread, (node, fd): (u32, i32), path: &[u8], flags: i32, (argv, envp): (&[Vec<u8>], &[Vec<u8>])) -> Result<ring::Reply, Errno> {
+fn ask(
+    t: &mut Thread,
+    (node, fd): (u32, i32),
+    path: &[u8],
+    flags: i32,
+    (argv, envp): (&[Vec<u8>], &[Vec<u8>]),
+) -> Result<ring::Reply, Errno> {
     let mut w = ring::window(t)?;
     let p = w.put(path).ok_or(crate::errno::ENAMETOOLONG)?;
     let shown = w.put(&flattened(argv, 32 << 10)).ok_or(E2BIG)?;
@@ -196,7 +202,14 @@ fn ask(t: &mut Thread, (node, fd): (u32, i32), path: &[u8], flags: i32, (argv, e
     ring::call(t, libc::SYS_execve as u32, [u64::from(node), p, flags as u64, fd as u64, shown, env], w)
 }
 
-fn plan(t: &mut Thread, dirfd: i32, path: Vec<u8>, argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>, flags: i32) -> Result<Plan, Errno> {
+fn plan(
+    t: &mut Thread,
+    dirfd: i32,
+    path: Vec<u8>,
+    argv: Vec<Vec<u8>>,
+    envp: Vec<Vec<u8>>,
+    flags: i32,
+) -> Result<Plan, Errno> {
     #[cfg(feature = "bare")]
     if ring::conn() < 0 {
         return plan_bare(path, argv, envp);

@@ -124,10 +124,17 @@ fn fcntl(t: &mut Thread, a: [u64; 6]) -> SysResult {
             d.flags.store(flags & !settable | a[2] as u32 & settable, Ordering::Relaxed);
             Ok(0)
         }
-        libc::F_GETFD | libc::F_SETFD | libc::F_GETFL | libc::F_SETFL | libc::F_GETPIPE_SZ
-        | libc::F_SETPIPE_SZ | libc::F_GETOWN | libc::F_SETOWN | libc::F_ADD_SEALS | libc::F_GET_SEALS => plain(a),
-        libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK
-        | libc::F_OFD_SETLKW => {
+        libc::F_GETFD
+        | libc::F_SETFD
+        | libc::F_GETFL
+        | libc::F_SETFL
+        | libc::F_GETPIPE_SZ
+        | libc::F_SETPIPE_SZ
+        | libc::F_GETOWN
+        | libc::F_SETOWN
+        | libc::F_ADD_SEALS
+        | libc::F_GET_SEALS => plain(a),
+        libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
             let args = [a[0], a[1], guest::range(a[2], 32)?, 0, 0, 0];
             // SAFETY: a checked struct flock.
             unsafe { host::blocking(t.poll(), libc::SYS_fcntl, args) }
@@ -141,10 +148,23 @@ fn ioctl_size(request: u32) -> Option<u64> {
     Some(match request as u64 {
         libc::TCGETS | libc::TCSETS | libc::TCSETSW | libc::TCSETSF => 60,
         libc::TIOCGWINSZ | libc::TIOCSWINSZ => 8,
-        libc::TIOCGPGRP | libc::TIOCSPGRP | libc::TIOCGSID | libc::TIOCOUTQ | libc::FIONREAD | libc::FIONBIO
-        | libc::FIOASYNC | libc::TIOCGPTN | libc::TIOCSPTLCK => 4,
-        libc::TIOCSCTTY | libc::TIOCNOTTY | libc::TCFLSH | libc::TCSBRK | libc::TCXONC | libc::FIOCLEX
-        | libc::FIONCLEX | libc::TCSBRKP => 0,
+        libc::TIOCGPGRP
+        | libc::TIOCSPGRP
+        | libc::TIOCGSID
+        | libc::TIOCOUTQ
+        | libc::FIONREAD
+        | libc::FIONBIO
+        | libc::FIOASYNC
+        | libc::TIOCGPTN
+        | libc::TIOCSPTLCK => 4,
+        libc::TIOCSCTTY
+        | libc::TIOCNOTTY
+        | libc::TCFLSH
+        | libc::TCSBRK
+        | libc::TCXONC
+        | libc::FIOCLEX
+        | libc::FIONCLEX
+        | libc::TCSBRKP => 0,
         // SIOCGIFCONF is left out: it holds a pointer.
         0x8913 | 0x8915 | 0x8919 | 0x891b | 0x8921 | 0x8927 | 0x8933 => 40,
         _ => return None,
@@ -180,9 +200,8 @@ fn sendfile(t: &mut Thread, a: [u64; 6]) -> SysResult {
     if let Some((bytes, d, at)) = direct::image_bytes(input, off) {
         let n = bytes.len().min(a[3] as usize).min(0x7fff_f000);
         // SAFETY: writes mapped image bytes.
-        let done = unsafe {
-            host::blocking(t.poll(), libc::SYS_write, [a[0], bytes.as_ptr() as u64, n as u64, 0, 0, 0])
-        }?;
+        let done =
+            unsafe { host::blocking(t.poll(), libc::SYS_write, [a[0], bytes.as_ptr() as u64, n as u64, 0, 0, 0]) }?;
         match off {
             None => d.off.store(at + done as u64, Ordering::Relaxed),
             Some(_) => guest::write(a[2], &(at + done as u64))?,

@@ -48,10 +48,7 @@ fn wait_for_writer(t: &Thread, fd: i32) -> Result<(), Errno> {
         let mut p = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: polls one descriptor; tee copies without taking: EAGAIN says that there is a writer
         // and no data, 0 that there is no writer.
-        let there = unsafe {
-            libc::poll(&mut p, 1, 0) > 0
-                || libc::tee(fd, probe[1], 1, libc::SPLICE_F_NONBLOCK) != 0
-        };
+        let there = unsafe { libc::poll(&mut p, 1, 0) > 0 || libc::tee(fd, probe[1], 1, libc::SPLICE_F_NONBLOCK) != 0 };
         if there {
             break Ok(());
         }

@@ -72,7 +72,7 @@ macro_rules! plain { ($($t:ty)*) => { $(
     unsafe impl Plain for $t {}
 )* } }
 plain! { u8 u16 u32 u64 i32 i64 libc::timespec libc::timeval libc::iovec libc::sigset_t libc::rlimit64
-    libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 4] [u64; 3] [u32; 2] }
+libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 4] [u64; 3] [u32; 2] }
 
 pub fn read<T: Plain>(addr: u64) -> Result<T, Errno> {
     let mut v = MaybeUninit::<T>::uninit();

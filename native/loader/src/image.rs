@@ -249,13 +249,7 @@ impl Image {
         // SAFETY: an old size of zero duplicates a shared mapping (mremap(2)); the target lies in
         // our reservation.
         let p = unsafe {
-            libc::mremap(
-                from.cast(),
-                0,
-                len,
-                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-                to as *mut libc::c_void,
-            )
+            libc::mremap(from.cast(), 0, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to as *mut libc::c_void)
         };
         if p == libc::MAP_FAILED {
             return Err(format!("dispatch map: {}", std::io::Error::last_os_error()));

@@ -34,17 +34,33 @@ pub fn prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         }
         libc::PR_GET_NAME => plain([a[0], guest::range(a[1], 16)?, 0, 0, 0, 0]),
         libc::PR_SET_PDEATHSIG | libc::PR_SET_CHILD_SUBREAPER => plain(a),
-        libc::PR_GET_PDEATHSIG | libc::PR_GET_CHILD_SUBREAPER => {
-            plain([a[0], guest::range(a[1], 4)?, 0, 0, 0, 0])
-        }
+        libc::PR_GET_PDEATHSIG | libc::PR_GET_CHILD_SUBREAPER => plain([a[0], guest::range(a[1], 4)?, 0, 0, 0, 0]),
         // The process stays undumpable on the host whatever the guest says.
         libc::PR_GET_DUMPABLE => Ok(1),
-        libc::PR_SET_DUMPABLE => if a[1] > 1 { Err(EINVAL) } else { Ok(0) },
-        libc::PR_SET_NO_NEW_PRIVS => if a[1] == 1 { Ok(0) } else { Err(EINVAL) },
+        libc::PR_SET_DUMPABLE => {
+            if a[1] > 1 {
+                Err(EINVAL)
+            } else {
+                Ok(0)
+            }
+        }
+        libc::PR_SET_NO_NEW_PRIVS => {
+            if a[1] == 1 {
+                Ok(0)
+            } else {
+                Err(EINVAL)
+            }
+        }
         libc::PR_GET_NO_NEW_PRIVS => Ok(0),
         libc::PR_GET_KEEPCAPS => Ok(0),
         libc::PR_SET_KEEPCAPS => Ok(0),
-        libc::PR_CAPBSET_READ => if a[1] <= 40 { Ok(1) } else { Err(EINVAL) },
+        libc::PR_CAPBSET_READ => {
+            if a[1] <= 40 {
+                Ok(1)
+            } else {
+                Err(EINVAL)
+            }
+        }
         libc::PR_GET_SECCOMP => Ok(0),
         libc::PR_SET_TIMERSLACK | libc::PR_GET_TIMERSLACK => plain(a),
         libc::PR_GET_TID_ADDRESS => guest::write(a[1], &t.clear_child_tid).map(|()| 0),

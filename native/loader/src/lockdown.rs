@@ -22,7 +22,8 @@ pub fn seal_code() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(prot)) = (words.next(), words.next()) else { continue };
         let Some((start, end)) = range.split_once('-') else { continue };
-        if prot.contains('x') && !line.contains("[vsyscall]")
+        if prot.contains('x')
+            && !line.contains("[vsyscall]")
             && let (Ok(a), Ok(b)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16))
         {
             // SAFETY: sealing our own code mappings.
@@ -44,10 +45,16 @@ pub fn namespaces(hostname: &str) -> Result<(), String> {
     unsafe {
         libc::sethostname(hostname.as_ptr().cast(), hostname.len());
         let none = std::ptr::null::<libc::c_char>();
-        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()), "private mounts")?;
+        check(
+            libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()),
+            "private mounts",
+        )?;
         let at = c"/proc".as_ptr();
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
-        check(libc::mount(c"none".as_ptr(), at, c"tmpfs".as_ptr(), flags, c"size=4k,nr_inodes=2".as_ptr().cast()), "empty root")?;
+        check(
+            libc::mount(c"none".as_ptr(), at, c"tmpfs".as_ptr(), flags, c"size=4k,nr_inodes=2".as_ptr().cast()),
+            "empty root",
+        )?;
         check(libc::chdir(at), "chdir")?;
         check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()), "pivot_root")?;
         check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH), "umount")?;

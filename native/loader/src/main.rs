@@ -56,9 +56,8 @@ fn ensure_stack() -> Result<(), String> {
         if libc::setrlimit(libc::RLIMIT_STACK, &r) != 0 {
             return Err(format!("stack limit: {}", std::io::Error::last_os_error()));
         }
-        let args: Vec<std::ffi::CString> = std::env::args()
-            .map(|a| std::ffi::CString::new(a).expect("arguments have no NUL"))
-            .collect();
+        let args: Vec<std::ffi::CString> =
+            std::env::args().map(|a| std::ffi::CString::new(a).expect("arguments have no NUL")).collect();
         let mut argv: Vec<*const libc::c_char> = args.iter().map(|a| a.as_ptr()).collect();
         argv.push(std::ptr::null());
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());

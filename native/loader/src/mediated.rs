@@ -106,8 +106,13 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             return Ok(0);
         }
         libc::SYS_utime | libc::SYS_utimes | libc::SYS_futimesat => return times(t, nr, a),
-        libc::SYS_fgetxattr | libc::SYS_fsetxattr | libc::SYS_flistxattr | libc::SYS_fremovexattr
-        | libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fstatfs => {
+        libc::SYS_fgetxattr
+        | libc::SYS_fsetxattr
+        | libc::SYS_flistxattr
+        | libc::SYS_fremovexattr
+        | libc::SYS_fchmod
+        | libc::SYS_fchown
+        | libc::SYS_fstatfs => {
             check_open(a[0] as i32)?;
             if is_plain_host(a[0] as i32) {
                 return on_plain_host(nr, a);
@@ -285,8 +290,14 @@ pub fn request(t: &mut Thread, nr: u32, args: [u64; 6]) -> Result<Reply, Errno> 
             // Byte counts bound what was written; other results mean the whole structure.
             let by_count = matches!(
                 i64::from(nr),
-                libc::SYS_readlinkat | libc::SYS_getcwd | libc::SYS_getxattr | libc::SYS_lgetxattr
-                    | libc::SYS_fgetxattr | libc::SYS_listxattr | libc::SYS_llistxattr | libc::SYS_flistxattr
+                libc::SYS_readlinkat
+                    | libc::SYS_getcwd
+                    | libc::SYS_getxattr
+                    | libc::SYS_lgetxattr
+                    | libc::SYS_fgetxattr
+                    | libc::SYS_listxattr
+                    | libc::SYS_llistxattr
+                    | libc::SYS_flistxattr
             );
             let len = if by_count { (ret as usize).min(out.len) } else { out.len };
             guest::write_bytes(out.guest, &reply.window.get(out.at, len))?;
@@ -457,4 +468,3 @@ pub fn report(t: &mut Thread, text: &str) {
 pub fn data_call_on(what: What) -> Errno {
     if what == What::Directory { EISDIR } else { EINVAL }
 }
-

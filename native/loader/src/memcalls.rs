@@ -58,11 +58,7 @@ fn map_image(fd: i32, addr: u64, len: u64, prot: i32, flags: i32, off: u64) -> S
         return Err(EACCES);
     }
     let extent = erofs::extent(img.erofs, nid)?;
-    let file = HostFile {
-        fd: img.erofs_fd,
-        off: extent.off + off,
-        len: extent.size.saturating_sub(off),
-    };
+    let file = HostFile { fd: img.erofs_fd, off: extent.off + off, len: extent.size.saturating_sub(off) };
     let name: Vec<u8> = format!("/[image:{nid}]").into_bytes();
     map_file(elf, file, (addr, len), prot, flags, off, name, nid)
 }
@@ -236,9 +232,18 @@ fn advise(mm: &crate::mm::Mm, a: [u64; 6]) -> SysResult {
         return Err(ENOMEM);
     }
     match a[2] as i32 {
-        libc::MADV_NORMAL | libc::MADV_RANDOM | libc::MADV_SEQUENTIAL | libc::MADV_WILLNEED | libc::MADV_HUGEPAGE
-        | libc::MADV_NOHUGEPAGE | libc::MADV_DODUMP | libc::MADV_DONTDUMP | libc::MADV_MERGEABLE
-        | libc::MADV_UNMERGEABLE | libc::MADV_COLD | libc::MADV_PAGEOUT => Ok(0),
+        libc::MADV_NORMAL
+        | libc::MADV_RANDOM
+        | libc::MADV_SEQUENTIAL
+        | libc::MADV_WILLNEED
+        | libc::MADV_HUGEPAGE
+        | libc::MADV_NOHUGEPAGE
+        | libc::MADV_DODUMP
+        | libc::MADV_DONTDUMP
+        | libc::MADV_MERGEABLE
+        | libc::MADV_UNMERGEABLE
+        | libc::MADV_COLD
+        | libc::MADV_PAGEOUT => Ok(0),
         libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE => {
             let mut at = a[0];
             while at < a[0] + len {
@@ -255,4 +260,3 @@ fn advise(mm: &crate::mm::Mm, a: [u64; 6]) -> SysResult {
         _ => Err(EINVAL),
     }
 }
-

@@ -17,7 +17,11 @@ pub const PROT_EXEC: i32 = libc::PROT_EXEC;
 pub enum Backing {
     Anonymous,
     /// A file: name for /proc/self/maps, device-and-inode, file offset of the first byte.
-    File { name: std::sync::Arc<[u8]>, ino: u64, off: u64 },
+    File {
+        name: std::sync::Arc<[u8]>,
+        ino: u64,
+        off: u64,
+    },
     Stack,
     Heap,
 }
@@ -55,14 +59,7 @@ pub fn page_up(v: u64) -> u64 {
 fn host_map(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> Result<(), Errno> {
     // SAFETY: the range lies in the region (checked by every caller), which this module owns.
     let p = unsafe {
-        libc::mmap(
-            guest::at(addr).cast(),
-            len as usize,
-            prot & !PROT_EXEC,
-            flags | libc::MAP_FIXED,
-            fd,
-            off as i64,
-        )
+        libc::mmap(guest::at(addr).cast(), len as usize, prot & !PROT_EXEC, flags | libc::MAP_FIXED, fd, off as i64)
     };
     if p == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
 }
@@ -178,9 +175,7 @@ impl Mm {
         if hint != 0 && hint < REGION_SIZE && fits(hint) && self.is_free(hint, len) {
             return Ok(hint);
         }
-        self.gap(len, EXE_END, LIB_BASE)
-            .or_else(|| self.gap(len, MMAP_MIN_ADDR, REGION_SIZE - (1 << 24)))
-            .ok_or(ENOMEM)
+        self.gap(len, EXE_END, LIB_BASE).or_else(|| self.gap(len, MMAP_MIN_ADDR, REGION_SIZE - (1 << 24))).ok_or(ENOMEM)
     }
 
     /// Maps at `addr` (from `place`), replacing what was there.
@@ -357,11 +352,7 @@ impl Mm {
                 return Err(ENOMEM);
             }
         }
-        let to = if fixed {
-            self.place(to, new_len, libc::MAP_FIXED)?
-        } else {
-            self.place(0, new_len, 0)?
-        };
+        let to = if fixed { self.place(to, new_len, libc::MAP_FIXED)? } else { self.place(0, new_len, 0)? };
         if fixed && to < old + old_len && old < to + new_len {
             return Err(EINVAL);
         }

@@ -74,7 +74,9 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             let capacity = capacity(a[1], a[2])?;
             // SAFETY: checked buffers.
             let r = unsafe { host::blocking(t.poll(), nr, v) };
-            if matches!(nr, libc::SYS_accept | libc::SYS_accept4) && let Ok(fd) = r {
+            if matches!(nr, libc::SYS_accept | libc::SYS_accept4)
+                && let Ok(fd) = r
+            {
                 process::files().set_host(fd as i32, 0);
             }
             if r.is_ok() {
@@ -140,7 +142,9 @@ fn destination(t: &mut Thread, nr: i64, addr: u64, len: u64) -> Result<Destinati
     }
     let outside = match i32::from(u16::from_le_bytes([b[0], b[1]])) {
         libc::AF_UNIX if n > 2 && b[2] != 0 => return named(t, nr, &b[..n.min(110)]),
-        libc::AF_UNIX if b[2..n].starts_with(NAMED) => return Err(if nr == libc::SYS_bind { EACCES } else { Errno(libc::ECONNREFUSED) }),
+        libc::AF_UNIX if b[2..n].starts_with(NAMED) => {
+            return Err(if nr == libc::SYS_bind { EACCES } else { Errno(libc::ECONNREFUSED) });
+        }
         libc::AF_INET if nr != libc::SYS_bind && n >= 16 => !(b[4] == 127 || b[4..8] == [0; 4]),
         libc::AF_INET6 if nr != libc::SYS_bind && n >= 24 => !loopback6(&b[8..24]),
         _ => false,
@@ -218,7 +222,8 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     let (name, name_len) = (field(0)?, field(1)? & 0xffff_ffff);
     let (iov, iov_len) = (field(2)?, field(3)?);
     let (control, control_len, flags) = (field(4)?, field(5)?, field(6)?);
-    let to = if nr == libc::SYS_sendmsg && name != 0 { destination(t, nr, name, name_len)? } else { Destination::AsGiven };
+    let to =
+        if nr == libc::SYS_sendmsg && name != 0 { destination(t, nr, name, name_len)? } else { Destination::AsGiven };
     let (name_at, name_size) = match &to {
         Destination::AsGiven => (guest::range(name, name_len)?, name_len),
         Destination::Socket(v) => (v.as_ptr() as u64, v.len() as u64),
@@ -231,15 +236,8 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     if nr == libc::SYS_sendmsg && control != 0 {
         check_rights(control, control_len)?;
     }
-    let mut m = [
-        name_at,
-        name_size,
-        list.as_ptr() as u64,
-        iov_len,
-        guest::range(control, control_len)?,
-        control_len,
-        flags,
-    ];
+    let mut m =
+        [name_at, name_size, list.as_ptr() as u64, iov_len, guest::range(control, control_len)?, control_len, flags];
     // SAFETY: a struct msghdr of checked ranges.
     let r = unsafe { host::blocking(t.poll(), nr, [a[0], m.as_mut_ptr() as u64, a[2], 0, 0, 0]) }?;
     if nr == libc::SYS_recvmsg {

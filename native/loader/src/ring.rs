@@ -195,15 +195,7 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
             let timeout = libc::timespec { tv_sec: 1, tv_nsec: 0 };
             // SAFETY: waits on the slot's word (shared futex).
             let r = unsafe {
-                libc::syscall(
-                    libc::SYS_futex,
-                    w.as_ptr(),
-                    libc::FUTEX_WAIT,
-                    v | abi::WORD_WAITING,
-                    &timeout,
-                    0,
-                    0,
-                )
+                libc::syscall(libc::SYS_futex, w.as_ptr(), libc::FUTEX_WAIT, v | abi::WORD_WAITING, &timeout, 0, 0)
             };
             if r < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {
                 die_without_daemon();

@@ -34,17 +34,38 @@ fn rules() -> Vec<Rule> {
         Rule { nr: libc::SYS_mprotect, zero: Some((2, exec)) },
         Rule { nr: libc::SYS_clone, zero: Some((0, NEW_NAMESPACES)) },
         // Only within this thread group or the container: the PID namespace sees to it.
-        plain(libc::SYS_kill), plain(libc::SYS_tkill), plain(libc::SYS_tgkill),
-        plain(libc::SYS_rt_sigqueueinfo), plain(libc::SYS_rt_tgsigqueueinfo),
+        plain(libc::SYS_kill),
+        plain(libc::SYS_tkill),
+        plain(libc::SYS_tgkill),
+        plain(libc::SYS_rt_sigqueueinfo),
+        plain(libc::SYS_rt_tgsigqueueinfo),
         // The loader's own: exit, memory, threads, signals, waiting, its sockets.
-        plain(libc::SYS_exit), plain(libc::SYS_exit_group), plain(libc::SYS_brk),
-        plain(libc::SYS_munmap), plain(libc::SYS_mremap), plain(libc::SYS_madvise), plain(libc::SYS_msync),
-        plain(libc::SYS_rt_sigaction), plain(libc::SYS_rt_sigprocmask), plain(libc::SYS_rt_sigreturn),
-        plain(libc::SYS_sigaltstack), plain(libc::SYS_set_robust_list), plain(libc::SYS_rseq),
-        plain(libc::SYS_restart_syscall), plain(libc::SYS_gettid), plain(libc::SYS_getpid),
-        plain(libc::SYS_getuid), plain(libc::SYS_getgid), plain(libc::SYS_prlimit64),
-        plain(libc::SYS_prctl), plain(libc::SYS_fstat), plain(libc::SYS_newfstatat), plain(libc::SYS_statx),
-        plain(libc::SYS_fstatfs), plain(libc::SYS_uname), plain(libc::SYS_membarrier),
+        plain(libc::SYS_exit),
+        plain(libc::SYS_exit_group),
+        plain(libc::SYS_brk),
+        plain(libc::SYS_munmap),
+        plain(libc::SYS_mremap),
+        plain(libc::SYS_madvise),
+        plain(libc::SYS_msync),
+        plain(libc::SYS_rt_sigaction),
+        plain(libc::SYS_rt_sigprocmask),
+        plain(libc::SYS_rt_sigreturn),
+        plain(libc::SYS_sigaltstack),
+        plain(libc::SYS_set_robust_list),
+        plain(libc::SYS_rseq),
+        plain(libc::SYS_restart_syscall),
+        plain(libc::SYS_gettid),
+        plain(libc::SYS_getpid),
+        plain(libc::SYS_getuid),
+        plain(libc::SYS_getgid),
+        plain(libc::SYS_prlimit64),
+        plain(libc::SYS_prctl),
+        plain(libc::SYS_fstat),
+        plain(libc::SYS_newfstatat),
+        plain(libc::SYS_statx),
+        plain(libc::SYS_fstatfs),
+        plain(libc::SYS_uname),
+        plain(libc::SYS_membarrier),
         // Generated files (/proc/self/maps) are memfds; nothing in one can be executed.
         plain(libc::SYS_memfd_create),
     ];
@@ -57,13 +78,37 @@ fn rules() -> Vec<Rule> {
     }
     // Local calls that end in a host call of the same number.
     for nr in [
-        libc::SYS_close, libc::SYS_close_range, libc::SYS_dup, libc::SYS_dup2, libc::SYS_dup3, libc::SYS_fcntl,
-        libc::SYS_pipe2, libc::SYS_ioctl, libc::SYS_sendfile, libc::SYS_copy_file_range, libc::SYS_futex,
-        libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2,
-        libc::SYS_rt_sigsuspend, libc::SYS_rt_sigtimedwait, libc::SYS_clock_gettime, libc::SYS_socket,
-        libc::SYS_socketpair, libc::SYS_connect, libc::SYS_bind, libc::SYS_accept, libc::SYS_accept4,
-        libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_getsockname,
-        libc::SYS_getpeername, libc::SYS_getsockopt,
+        libc::SYS_close,
+        libc::SYS_close_range,
+        libc::SYS_dup,
+        libc::SYS_dup2,
+        libc::SYS_dup3,
+        libc::SYS_fcntl,
+        libc::SYS_pipe2,
+        libc::SYS_ioctl,
+        libc::SYS_sendfile,
+        libc::SYS_copy_file_range,
+        libc::SYS_futex,
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_epoll_pwait,
+        libc::SYS_epoll_pwait2,
+        libc::SYS_rt_sigsuspend,
+        libc::SYS_rt_sigtimedwait,
+        libc::SYS_clock_gettime,
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_accept,
+        libc::SYS_accept4,
+        libc::SYS_sendto,
+        libc::SYS_recvfrom,
+        libc::SYS_sendmsg,
+        libc::SYS_recvmsg,
+        libc::SYS_getsockname,
+        libc::SYS_getpeername,
+        libc::SYS_getsockopt,
     ] {
         rules.push(plain(nr));
     }
@@ -84,12 +129,7 @@ fn program() -> Vec<sock_filter> {
     let load = BPF_LD | BPF_W | BPF_ABS;
     let deny = ERRNO | libc::ENOSYS as u32;
     let refuse = ERRNO | libc::EACCES as u32;
-    let mut p = vec![
-        stmt(load, ARCH),
-        jump(AUDIT_ARCH_X86_64, 1, 0),
-        stmt(BPF_RET | BPF_K, deny),
-        stmt(load, NR),
-    ];
+    let mut p = vec![stmt(load, ARCH), jump(AUDIT_ARCH_X86_64, 1, 0), stmt(BPF_RET | BPF_K, deny), stmt(load, NR)];
     for r in rules() {
         match r.zero {
             None => {

@@ -55,8 +55,7 @@ thread_local! {
     static CAPTURED: Cell<*mut Captured> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-pub static ACTIONS: Mutex<[Action; 65]> =
-    Mutex::new([Action { handler: 0, flags: 0, restorer: 0, mask: 0 }; 65]);
+pub static ACTIONS: Mutex<[Action; 65]> = Mutex::new([Action { handler: 0, flags: 0, restorer: 0, mask: 0 }; 65]);
 
 /// Handlers that were there before ours (the engine's), by signal.
 static mut PREVIOUS: [usize; 65] = [0; 65];
@@ -199,8 +198,7 @@ fn child_flags(flags: u64) {
     unsafe {
         let mut a: libc::sigaction = std::mem::zeroed();
         a.sa_sigaction = on_signal as *const () as usize;
-        a.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK
-            | (flags as i32 & (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT));
+        a.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | (flags as i32 & (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT));
         libc::sigfillset(&mut a.sa_mask);
         libc::sigaction(libc::SIGCHLD, &a, std::ptr::null_mut());
     }
@@ -355,8 +353,7 @@ pub fn force(t: &mut Thread, signal: i32, code: i32, addr: u64, trapno: u64) {
 }
 
 pub fn on_altstack(t: &Thread, sp: u64) -> bool {
-    t.altstack.ss_flags & libc::SS_DISABLE == 0
-        && sp.wrapping_sub(t.altstack.ss_sp as u64) <= t.altstack.ss_size as u64
+    t.altstack.ss_flags & libc::SS_DISABLE == 0 && sp.wrapping_sub(t.altstack.ss_sp as u64) <= t.altstack.ss_size as u64
 }
 
 fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) -> Result<(), Errno> {
@@ -364,11 +361,7 @@ fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) ->
     let rsp = s.gpr[RSP] & 0xffff_ffff;
     let enabled = t.altstack.ss_flags & libc::SS_DISABLE == 0;
     let switch = a.flags & libc::SA_ONSTACK as u64 != 0 && enabled && !on_altstack(t, rsp);
-    let top = if switch {
-        t.altstack.ss_sp as u64 + t.altstack.ss_size as u64
-    } else {
-        rsp.wrapping_sub(128)
-    };
+    let top = if switch { t.altstack.ss_sp as u64 + t.altstack.ss_size as u64 } else { rsp.wrapping_sub(128) };
     let fpstate = top.wrapping_sub(512) & !63;
     let frame = (fpstate.wrapping_sub(FRAME) & !15).wrapping_sub(8);
     let mut b = [0u8; FRAME as usize];
@@ -376,7 +369,13 @@ fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) ->
     put(0, a.restorer);
     put(UC, 6); // UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
     put(UC + 16, t.altstack.ss_sp as u64);
-    let flags = if !enabled { libc::SS_DISABLE } else if on_altstack(t, rsp) { libc::SS_ONSTACK } else { 0 };
+    let flags = if !enabled {
+        libc::SS_DISABLE
+    } else if on_altstack(t, rsp) {
+        libc::SS_ONSTACK
+    } else {
+        0
+    };
     put(UC + 24, flags as u64);
     put(UC + 32, t.altstack.ss_size as u64);
     for (n, r) in MC_GPR.into_iter().enumerate() {

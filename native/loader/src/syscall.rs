@@ -105,10 +105,22 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         libc::SYS_clock_gettime | libc::SYS_gettimeofday | libc::SYS_time => local::clock(nr, a),
         libc::SYS_sync | libc::SYS_syncfs | libc::SYS_readahead | libc::SYS_fadvise64 => Ok(0),
         libc::SYS_sethostname | libc::SYS_setdomainname => Err(EPERM),
-        libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid | libc::SYS_getresuid
-        | libc::SYS_getresgid | libc::SYS_getgroups | libc::SYS_setuid | libc::SYS_setgid | libc::SYS_setreuid
-        | libc::SYS_setregid | libc::SYS_setresuid | libc::SYS_setresgid | libc::SYS_setgroups
-        | libc::SYS_setfsuid | libc::SYS_setfsgid => crate::credcalls::dispatch(t, nr, a),
+        libc::SYS_getuid
+        | libc::SYS_geteuid
+        | libc::SYS_getgid
+        | libc::SYS_getegid
+        | libc::SYS_getresuid
+        | libc::SYS_getresgid
+        | libc::SYS_getgroups
+        | libc::SYS_setuid
+        | libc::SYS_setgid
+        | libc::SYS_setreuid
+        | libc::SYS_setregid
+        | libc::SYS_setresuid
+        | libc::SYS_setresgid
+        | libc::SYS_setgroups
+        | libc::SYS_setfsuid
+        | libc::SYS_setfsgid => crate::credcalls::dispatch(t, nr, a),
         // Memory
         libc::SYS_mmap => memcalls::mmap(t, a),
         libc::SYS_mprotect => {
@@ -118,23 +130,55 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
             }
             r
         }
-        libc::SYS_munmap | libc::SYS_brk | libc::SYS_mremap | libc::SYS_madvise
-        | libc::SYS_msync | libc::SYS_mincore | libc::SYS_mlock | libc::SYS_mlock2 | libc::SYS_munlock
-        | libc::SYS_mlockall | libc::SYS_munlockall => memcalls::dispatch(nr, a),
+        libc::SYS_munmap
+        | libc::SYS_brk
+        | libc::SYS_mremap
+        | libc::SYS_madvise
+        | libc::SYS_msync
+        | libc::SYS_mincore
+        | libc::SYS_mlock
+        | libc::SYS_mlock2
+        | libc::SYS_munlock
+        | libc::SYS_mlockall
+        | libc::SYS_munlockall => memcalls::dispatch(nr, a),
         // Signals
-        libc::SYS_rt_sigaction | libc::SYS_rt_sigprocmask | libc::SYS_sigaltstack | libc::SYS_rt_sigsuspend
-        | libc::SYS_rt_sigtimedwait | libc::SYS_rt_sigqueueinfo | libc::SYS_rt_tgsigqueueinfo
-        | libc::SYS_ppoll | libc::SYS_pselect6 | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => {
-            sigcalls::dispatch(t, nr, a)
-        }
+        libc::SYS_rt_sigaction
+        | libc::SYS_rt_sigprocmask
+        | libc::SYS_sigaltstack
+        | libc::SYS_rt_sigsuspend
+        | libc::SYS_rt_sigtimedwait
+        | libc::SYS_rt_sigqueueinfo
+        | libc::SYS_rt_tgsigqueueinfo
+        | libc::SYS_ppoll
+        | libc::SYS_pselect6
+        | libc::SYS_epoll_pwait
+        | libc::SYS_epoll_pwait2 => sigcalls::dispatch(t, nr, a),
         // Descriptors
-        libc::SYS_close | libc::SYS_close_range | libc::SYS_dup | libc::SYS_dup2 | libc::SYS_dup3
-        | libc::SYS_fcntl | libc::SYS_pipe | libc::SYS_pipe2 | libc::SYS_ioctl | libc::SYS_sendfile
+        libc::SYS_close
+        | libc::SYS_close_range
+        | libc::SYS_dup
+        | libc::SYS_dup2
+        | libc::SYS_dup3
+        | libc::SYS_fcntl
+        | libc::SYS_pipe
+        | libc::SYS_pipe2
+        | libc::SYS_ioctl
+        | libc::SYS_sendfile
         | libc::SYS_copy_file_range => fdcalls::dispatch(t, nr, a),
         // Sockets
-        libc::SYS_socket | libc::SYS_connect | libc::SYS_accept | libc::SYS_accept4 | libc::SYS_sendto
-        | libc::SYS_recvfrom | libc::SYS_sendmsg | libc::SYS_recvmsg | libc::SYS_bind | libc::SYS_getsockname
-        | libc::SYS_getpeername | libc::SYS_socketpair | libc::SYS_getsockopt => netcalls::dispatch(t, nr, a),
+        libc::SYS_socket
+        | libc::SYS_connect
+        | libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_sendto
+        | libc::SYS_recvfrom
+        | libc::SYS_sendmsg
+        | libc::SYS_recvmsg
+        | libc::SYS_bind
+        | libc::SYS_getsockname
+        | libc::SYS_getpeername
+        | libc::SYS_socketpair
+        | libc::SYS_getsockopt => netcalls::dispatch(t, nr, a),
         _ => match row.map(|r| (r.class, r)) {
             Some((Class::Direct, r)) => direct::dispatch(t, r, a),
             Some((Class::Mediated, r)) => mediated::dispatch(t, r.nr, a),

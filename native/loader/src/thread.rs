@@ -19,8 +19,13 @@ const STACK: usize = vkernel_engine::WASM_STACK + (44 << 20);
 static OTHERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 static MAIN_ALIVE: AtomicU32 = AtomicU32::new(1);
 
-const CLONE_NEW: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET
-    | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP) as u64;
+const CLONE_NEW: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWCGROUP) as u64;
 
 pub fn clone(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let flags = a[0];

@@ -67,7 +67,9 @@ fn hide(fd: i32) -> Result<i32, String> {
         n
     };
     if hidden < 0 {
-        return Err(format!("descriptor {fd} cannot be moved above {HIDDEN_FD_BASE}: raise the limit of open files (ulimit -Hn) to 8192"));
+        return Err(format!(
+            "descriptor {fd} cannot be moved above {HIDDEN_FD_BASE}: raise the limit of open files (ulimit -Hn) to 8192"
+        ));
     }
     Ok(hidden)
 }
@@ -122,7 +124,13 @@ pub fn run() -> Result<(), String> {
                     let id = r.id;
                     match spawn(r, &fds, children) {
                         Ok(pid) => known.push((pid, id)),
-                        Err(what) => send(&Event { r#type: "failed", id, errno: Some(libc::EIO), what: Some(what), ..Event::default() }),
+                        Err(what) => send(&Event {
+                            r#type: "failed",
+                            id,
+                            errno: Some(libc::EIO),
+                            what: Some(what),
+                            ..Event::default()
+                        }),
                     }
                 }
                 Err(e) => trace::bug(&format!("zygote: request: {e}")),
@@ -168,8 +176,13 @@ fn reap(fd: i32, known: &mut Vec<(i32, u32)>) {
     }
 }
 
-const NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
 
 /// Makes the process; returns its pid to the zygote. The child does not return.
 fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {

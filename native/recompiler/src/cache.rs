@@ -21,7 +21,12 @@ pub struct Translation {
 const VERSION: u32 = 17;
 
 /// Translates an ELF, or takes its translation from the cache (keyed by content, base and version).
-pub fn translation(engine: &wasmtime::Engine, cache: Option<&Path>, elf: &elf::Elf, entry: &Entry) -> Result<Translation, String> {
+pub fn translation(
+    engine: &wasmtime::Engine,
+    cache: Option<&Path>,
+    elf: &elf::Elf,
+    entry: &Entry,
+) -> Result<Translation, String> {
     let name = format!("{}-{:x}-{VERSION}-{}", hex(&entry.sha256), entry.base, vkernel_abi::megabinary::ABI_VERSION);
     let file = cache.map(|c| c.join(name));
     if let Some(t) = file.as_ref().and_then(|f| std::fs::read(f).ok()).and_then(|b| decode(&b)) {
@@ -34,7 +39,9 @@ pub fn translation(engine: &wasmtime::Engine, cache: Option<&Path>, elf: &elf::E
     let t = Translation { map: wasm.map, code, functions: wasm.functions };
     if let Some(f) = file {
         let temp = f.with_extension(std::process::id().to_string());
-        std::fs::write(&temp, encode(&t)).and_then(|()| std::fs::rename(&temp, &f)).map_err(|e| format!("cache: {e}"))?;
+        std::fs::write(&temp, encode(&t))
+            .and_then(|()| std::fs::rename(&temp, &f))
+            .map_err(|e| format!("cache: {e}"))?;
     }
     Ok(t)
 }

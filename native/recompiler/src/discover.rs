@@ -40,7 +40,8 @@ impl Function {
     /// The address of the word that a PLT stub jumps by; None: it is no stub.
     pub fn stub_word(&self) -> Option<u64> {
         let code = self.blocks[&self.entry].instructions.iter().find(|i| i.mnemonic() != Mnemonic::Endbr64)?;
-        (code.flow_control() == FlowControl::IndirectBranch && code.is_ip_rel_memory_operand()).then(|| code.ip_rel_memory_address())
+        (code.flow_control() == FlowControl::IndirectBranch && code.is_ip_rel_memory_operand())
+            .then(|| code.ip_rel_memory_address())
     }
 }
 
@@ -75,7 +76,17 @@ pub(crate) fn holds(extent: &Extent, pc: u64) -> bool {
 
 impl<'a> Program<'a> {
     pub fn new(elf: &'a Elf<'a>, base: u64) -> Self {
-        let mut p = Self { elf, base, ranges: BTreeMap::new(), anchors: BTreeSet::new(), pointers: BTreeSet::new(), labels: BTreeSet::new(), parts: BTreeMap::new(), fragments: BTreeSet::new(), named: HashSet::new() };
+        let mut p = Self {
+            elf,
+            base,
+            ranges: BTreeMap::new(),
+            anchors: BTreeSet::new(),
+            pointers: BTreeSet::new(),
+            labels: BTreeSet::new(),
+            parts: BTreeMap::new(),
+            fragments: BTreeSet::new(),
+            named: HashSet::new(),
+        };
         let Ok(file) = object::File::parse(elf.bytes) else { return p };
         p.read_fdes(&file);
         p.read_pointers(&file);
@@ -190,7 +201,8 @@ impl<'a> Program<'a> {
             let skew = (s.vaddr.wrapping_neg() & 7) as usize;
             let words = bytes.get(skew..).unwrap_or_default().chunks_exact(8);
             let words = words.map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
-            let hits: Vec<Option<u64>> = words.map(|w| Some(self.base.wrapping_add(w)).filter(|pc| self.is_text(*pc))).collect();
+            let hits: Vec<Option<u64>> =
+                words.map(|w| Some(self.base.wrapping_add(w)).filter(|pc| self.is_text(*pc))).collect();
             self.pointers.extend(hits.iter().flatten());
             // Labels come in tables; a lone word that looks like one is a number.
             let neighbours = hits.windows(2).filter_map(|w| Some([w[0]?, w[1]?]));
@@ -244,10 +256,14 @@ impl<'a> Program<'a> {
             done.insert(pc, f);
         }
         let mut found: Vec<Function> = done.into_values().flatten().collect();
-        let taken: HashSet<u64> = found.iter().flat_map(|f| f.blocks.values()).flat_map(|b| &b.instructions).filter_map(made).collect();
+        let taken: HashSet<u64> =
+            found.iter().flat_map(|f| f.blocks.values()).flat_map(|b| &b.instructions).filter_map(made).collect();
         for f in &mut found {
             let pc = f.entry;
-            f.indirect = pc == self.base + self.elf.entry || self.named.contains(&pc) || self.pointers.contains(&pc) || taken.contains(&pc);
+            f.indirect = pc == self.base + self.elf.entry
+                || self.named.contains(&pc)
+                || self.pointers.contains(&pc)
+                || taken.contains(&pc);
         }
         found
     }

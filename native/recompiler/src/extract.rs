@@ -19,7 +19,9 @@ pub fn extract(path: &str, what: Option<&str>) -> Result<(), String> {
     let Some(what) = what else { return sizes(&engine, &found, &elf, base) };
     let at = address(&bytes, what)? + base;
     let n = found.iter().position(|f| f.blocks.values().any(|b| at >= b.start && at < b.end));
-    let n = n.ok_or_else(|| format!("{path}: no translated function has {what}; without a name, extract lists what there is"))?;
+    let n = n.ok_or_else(|| {
+        format!("{path}: no translated function has {what}; without a name, extract lists what there is")
+    })?;
     let f = &found[n];
     println!("-- x86 of the function at {:#x} (in the file {:#x})", f.entry, f.entry - base);
     print!("{}", x86(f));
@@ -38,7 +40,8 @@ fn address(bytes: &[u8], what: &str) -> Result<u64, String> {
     if let Some(s) = file.symbols().chain(file.dynamic_symbols()).find(|s| s.name() == Ok(what) && s.address() != 0) {
         return Ok(s.address());
     }
-    u64::from_str_radix(what.trim_start_matches("0x"), 16).map_err(|_| format!("no symbol {what}; give a hexadecimal address for a stripped file"))
+    u64::from_str_radix(what.trim_start_matches("0x"), 16)
+        .map_err(|_| format!("no symbol {what}; give a hexadecimal address for a stripped file"))
 }
 
 fn sizes(engine: &wasmtime::Engine, found: &[Function], elf: &Elf, base: u64) -> Result<(), String> {
@@ -54,7 +57,14 @@ fn sizes(engine: &wasmtime::Engine, found: &[Function], elf: &Elf, base: u64) ->
             *t += v;
         }
     }
-    println!("total functions {} x86 {} wasm {} native {} artefact {}", found.len(), total[0], total[1], total[2], code.len());
+    println!(
+        "total functions {} x86 {} wasm {} native {} artefact {}",
+        found.len(),
+        total[0],
+        total[1],
+        total[2],
+        code.len()
+    );
     Ok(())
 }
 

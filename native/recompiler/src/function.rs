@@ -4,9 +4,9 @@
 use crate::discover::{Block, Function};
 use crate::lift::{IMPORTS, Lift, POLL, STEP, SYSCALL, V, state_arg};
 use crate::liveness::{Analysis, Info, Kind, PARAMETERS, RESULTS, Sets};
-use crate::summaries::Summaries;
 use crate::locals::Locals;
 use crate::structure::{self, End, Graph, Node};
+use crate::summaries::Summaries;
 use crate::usage::{ALL_REGISTERS, EVERYTHING, Set, gpr};
 use iced_x86::Instruction;
 use std::collections::{HashMap, HashSet};
@@ -44,14 +44,27 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let infos = &a.infos;
     let mut locals = Locals::default();
     let label = locals.kept(ValType::I32);
-    let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64), targets: infos[infos.len() - 1].successors.len(), by_table: &f.table_jumps };
+    let jump = Jump {
+        index: locals.kept(ValType::I32),
+        pc: locals.kept(ValType::I64),
+        targets: infos[infos.len() - 1].successors.len(),
+        by_table: &f.table_jumps,
+    };
     let mut nodes: Vec<Node> = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = Vec::new();
     for (n, info) in infos.iter().enumerate() {
         let sets = a.sets(n, ctx.known);
         let start = info.block.map_or(V::I64(jump.pc), |b| V::Const(b.start));
-        let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: info.dirty_in, live: sets.live[0], pc: 0, give_up: false };
+        let mut l = Lift {
+            code: Vec::new(),
+            locals: &mut locals,
+            lazy: None,
+            dirty: info.dirty_in,
+            live: sets.live[0],
+            pc: 0,
+            give_up: false,
+        };
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
@@ -62,7 +75,11 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
                 let body = std::mem::take(&mut l.code);
                 Builder::leave(&mut l, jump, a.after(n));
                 let default = std::mem::replace(&mut l.code, body);
-                l.sink().local_get(jump.index).i32_const((MAP_BLOCK | ctx.first_target) as i32).i32_sub().local_set(label);
+                l.sink()
+                    .local_get(jump.index)
+                    .i32_const((MAP_BLOCK | ctx.first_target) as i32)
+                    .i32_sub()
+                    .local_set(label);
                 for &k in ctx.unmapped {
                     let target = f.switch_targets[k];
                     l.sink().local_get(jump.pc).i64_const(target as i64).i64_eq().if_(BlockType::Empty);
@@ -174,7 +191,11 @@ impl Builder<'_> {
         for r in [RSP, RDI, RSI, RDX] {
             let at = l.locals.gpr(r);
             let mut s = l.sink();
-            if live & gpr(r) != 0 { s.local_get(at) } else { s.i64_const(0) };
+            if live & gpr(r) != 0 {
+                s.local_get(at)
+            } else {
+                s.i64_const(0)
+            };
         }
     }
 

@@ -564,13 +564,21 @@ impl Backend for Lift<'_> {
     fn load_float(&mut self, w: W, addr: V) -> Result<V, ()> {
         let m = self.address(addr, 0);
         let mut s = self.sink();
-        if w == W::B4 { s.f32_load(m) } else { s.f64_load(m) };
+        if w == W::B4 {
+            s.f32_load(m)
+        } else {
+            s.f64_load(m)
+        };
         Ok(self.pop_float(w))
     }
     fn load_low(&mut self, w: W, addr: V) -> Result<u32, ()> {
         let m = self.address(addr, 0);
         let mut s = self.sink();
-        if w == W::B4 { s.v128_load32_zero(m) } else { s.v128_load64_zero(m) };
+        if w == W::B4 {
+            s.v128_load32_zero(m)
+        } else {
+            s.v128_load64_zero(m)
+        };
         Ok(self.pop128())
     }
     fn store(&mut self, w: W, addr: V, v: V) -> Result<(), ()> {
@@ -660,7 +668,12 @@ impl Backend for Lift<'_> {
     fn cmpxchg(&mut self, w: W, addr: V, expected: V, new: V) -> Result<V, ()> {
         self.check_aligned(w, addr);
         self.push32(addr);
-        let m = MemArg { offset: 0, align: w.bytes().trailing_zeros(), target: MemArgTarget::Memory(MEM_REGION), ordering: None };
+        let m = MemArg {
+            offset: 0,
+            align: w.bytes().trailing_zeros(),
+            target: MemArgTarget::Memory(MEM_REGION),
+            ordering: None,
+        };
         if w == W::B8 {
             self.push64(expected);
             self.push64(new);

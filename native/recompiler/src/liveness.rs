@@ -18,8 +18,21 @@ pub const PARAMETERS: Set = gpr(RSP) | gpr(RDI) | gpr(RSI) | gpr(RDX);
 pub const RESULTS: Set = gpr(RAX) | gpr(RSP) | gpr(RDX);
 pub const SAVED: Set = gpr(RBX) | gpr(RBP) | gpr(12) | gpr(13) | gpr(14) | gpr(15);
 pub const SCRATCH: Set = ALL_REGISTERS & !SAVED & !gpr(RSP);
-pub const ABI_READS: Set = PARAMETERS | SAVED | gpr(RAX) | gpr(RCX) | gpr(R8) | gpr(R9) | gpr(R10)
-    | xmm(0) | xmm(1) | xmm(2) | xmm(3) | xmm(4) | xmm(5) | xmm(6) | xmm(7);
+pub const ABI_READS: Set = PARAMETERS
+    | SAVED
+    | gpr(RAX)
+    | gpr(RCX)
+    | gpr(R8)
+    | gpr(R9)
+    | gpr(R10)
+    | xmm(0)
+    | xmm(1)
+    | xmm(2)
+    | xmm(3)
+    | xmm(4)
+    | xmm(5)
+    | xmm(6)
+    | xmm(7);
 pub const ABI_RETURNS: Set = RESULTS | SAVED | xmm(0) | xmm(1);
 
 /// How a block ends, before its code exists.
@@ -115,8 +128,20 @@ impl<'a> Analysis<'a> {
         let mut infos: Vec<Info> = starts.iter().map(|s| info(f, &f.blocks[s], &index, dispatch(f, s))).collect();
         for outside in [Vec::new(), vec![None]] {
             infos.push(Info {
-                block: None, usage: Vec::new(), kind: Kind::Dispatch, successors: targets.clone(), open: !outside.is_empty(), outside,
-                dirty_in: 0, live_in: 0, used_in: 0, header: false, reads: 0, writes: 0, may_write: 0, held_in: EVERYTHING,
+                block: None,
+                usage: Vec::new(),
+                kind: Kind::Dispatch,
+                successors: targets.clone(),
+                open: !outside.is_empty(),
+                outside,
+                dirty_in: 0,
+                live_in: 0,
+                used_in: 0,
+                header: false,
+                reads: 0,
+                writes: 0,
+                may_write: 0,
+                held_in: EVERYTHING,
             });
         }
         let (number, order) = structure::order(infos.len(), 0, |n| infos[n].successors.clone());
@@ -139,7 +164,8 @@ impl<'a> Analysis<'a> {
             changed = false;
             for &n in &self.order {
                 let info = &self.infos[n];
-                let out = if info.kind == Kind::Call { RESULTS } else { *dirty_sets(info).last().expect("never empty") };
+                let out =
+                    if info.kind == Kind::Call { RESULTS } else { *dirty_sets(info).last().expect("never empty") };
                 for s in self.infos[n].successors.clone() {
                     let new = self.infos[s].dirty_in | out;
                     changed |= new != self.infos[s].dirty_in;
@@ -344,7 +370,22 @@ fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, dispatc
         writes |= u.writes;
         may_write |= u.may_write;
     }
-    Info { block: Some(block), usage, kind, successors, outside, open: f.open_jumps.contains(&last.ip()), dirty_in: 0, live_in: 0, used_in: 0, header: false, reads, writes, may_write, held_in: EVERYTHING }
+    Info {
+        block: Some(block),
+        usage,
+        kind,
+        successors,
+        outside,
+        open: f.open_jumps.contains(&last.ip()),
+        dirty_in: 0,
+        live_in: 0,
+        used_in: 0,
+        header: false,
+        reads,
+        writes,
+        may_write,
+        held_in: EVERYTHING,
+    }
 }
 
 /// Dirty sets before each instruction, and after the last. A barrier stores what is live; what is

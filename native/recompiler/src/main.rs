@@ -46,7 +46,14 @@ fn artifacts<'a>(plan: &Plan, bytes: &'a [Vec<u8>]) -> Vec<(elf::Elf<'a>, packag
         match placed {
             Ok((elf, base)) => {
                 let (start, end) = elf.text();
-                let entry = Entry { sha256, base, kind: elf.kind, text_start: base + start, text_end: base + end, ..Entry::default() };
+                let entry = Entry {
+                    sha256,
+                    base,
+                    kind: elf.kind,
+                    text_start: base + start,
+                    text_end: base + end,
+                    ..Entry::default()
+                };
                 list.push((elf, package::Artifact { entry, nids: e.nids.clone(), map: Vec::new(), code: Vec::new() }));
             }
             Err(reason) => tell(&serde_json::json!({ "refused": e.sha256, "path": e.path, "reason": reason })),
@@ -83,10 +90,13 @@ fn batch(plan: &str) -> Result<(), String> {
         loop {
             let Some((elf, mut a)) = queue.lock().expect("never poisoned").next().flatten() else { return Ok(()) };
             if plan.translate {
-                let t = cache::translation(&engine, plan.cache.as_deref(), &elf, &a.entry).map_err(|e| format!("{}: {e}", hex(&a.entry.sha256)))?;
+                let t = cache::translation(&engine, plan.cache.as_deref(), &elf, &a.entry)
+                    .map_err(|e| format!("{}: {e}", hex(&a.entry.sha256)))?;
                 (a.entry.slot_count, a.map, a.code) = (t.functions, t.map, t.code);
             }
-            tell(&serde_json::json!({ "done": hex(&a.entry.sha256), "text": size(&elf), "functions": a.entry.slot_count, "code": a.code.len() }));
+            tell(
+                &serde_json::json!({ "done": hex(&a.entry.sha256), "text": size(&elf), "functions": a.entry.slot_count, "code": a.code.len() }),
+            );
             done.lock().expect("never poisoned").push(a);
         }
     };
@@ -98,7 +108,8 @@ fn batch(plan: &str) -> Result<(), String> {
             .collect();
         workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| Err("a translation failed".into())))
     })?;
-    package::write(&plan.out, &mut done.into_inner().expect("never poisoned")).map_err(|e| format!("{}: {e}", plan.out.display()))
+    package::write(&plan.out, &mut done.into_inner().expect("never poisoned"))
+        .map_err(|e| format!("{}: {e}", plan.out.display()))
 }
 
 fn main() -> ExitCode {

@@ -8,8 +8,8 @@ use crate::summaries;
 use std::collections::{HashMap, HashSet};
 use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS};
 use wasm_encoder::{
-    BranchHint, BranchHints, CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection, GlobalType, ImportSection,
-    MemorySection, MemoryType, Module, RefType, TableType, TypeSection, ValType,
+    BranchHint, BranchHints, CodeSection, ConstExpr, ElementSection, Elements, EntityType, Function, FunctionSection,
+    GlobalType, ImportSection, MemorySection, MemoryType, Module, RefType, TableType, TypeSection, ValType,
 };
 
 pub struct Wasm {
@@ -27,7 +27,12 @@ pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
 }
 
 /// Translates those of an ELF's functions that `wanted` picks by entry; the others are empty.
-pub fn translate_some(found: &[discover::Function], elf: &Elf, base: u64, wanted: impl Fn(u64) -> bool) -> Option<Wasm> {
+pub fn translate_some(
+    found: &[discover::Function],
+    elf: &Elf,
+    base: u64,
+    wanted: impl Fn(u64) -> bool,
+) -> Option<Wasm> {
     if found.is_empty() {
         return None;
     }
@@ -118,12 +123,24 @@ fn assemble(count: u32, hints: &BranchHints, code: &CodeSection) -> Vec<u8> {
     });
     let mut memories = MemorySection::new();
     for pages in [REGION_PAGES, STATE_PAGES, MAP_PAGES] {
-        memories.memory(MemoryType { minimum: pages, maximum: Some(pages), memory64: false, shared: false, page_size_log2: None });
+        memories.memory(MemoryType {
+            minimum: pages,
+            maximum: Some(pages),
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
     }
     let mut elements = ElementSection::new();
     let list: Vec<u32> = (IMPORTS..IMPORTS + count).collect();
     elements.active(Some(0), &ConstExpr::global_get(0), Elements::Functions(list.into()));
     let mut m = Module::new();
-    m.section(&types).section(&imports).section(&functions).section(&memories).section(&elements).section(hints).section(code);
+    m.section(&types)
+        .section(&imports)
+        .section(&functions)
+        .section(&memories)
+        .section(&elements)
+        .section(hints)
+        .section(code);
     m.finish()
 }

@@ -9,10 +9,18 @@ use wasm_encoder::{BlockType, InstructionSink};
 pub enum End {
     Goto(usize),
     /// The condition is an i32 local.
-    Branch { cond: u32, yes: usize, no: usize },
+    Branch {
+        cond: u32,
+        yes: usize,
+        no: usize,
+    },
     /// `index` (an i32 local) picks a target; `default`'s code, which leaves the function, runs when
     /// there is none.
-    Switch { index: u32, targets: Vec<usize>, default: Vec<u8> },
+    Switch {
+        index: u32,
+        targets: Vec<usize>,
+        default: Vec<u8>,
+    },
     /// Code that leaves the function.
     Exit(Vec<u8>),
 }
@@ -68,7 +76,10 @@ impl Graph {
                 let dispatch = self.nodes.len();
                 let mut default = Vec::new();
                 InstructionSink::new(&mut default).unreachable();
-                self.nodes.push(Node { body: Vec::new(), end: End::Switch { index: self.label, targets: entries.clone(), default } });
+                self.nodes.push(Node {
+                    body: Vec::new(),
+                    end: End::Switch { index: self.label, targets: entries.clone(), default },
+                });
                 let outside: Vec<usize> = nodes.iter().copied().filter(|n| !inside.contains(n)).collect();
                 self.route(&outside, &entries, dispatch);
                 let mut all = component.clone();
@@ -101,7 +112,8 @@ impl Graph {
 fn components(nodes: &[usize], successors: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
     let inside: HashSet<usize> = nodes.iter().copied().collect();
     let edges = |n: usize| successors(n).into_iter().filter(|s| inside.contains(s)).collect::<Vec<_>>();
-    let (mut index, mut low, mut on): (HashMap<usize, usize>, HashMap<usize, usize>, HashSet<usize>) = Default::default();
+    let (mut index, mut low, mut on): (HashMap<usize, usize>, HashMap<usize, usize>, HashSet<usize>) =
+        Default::default();
     let (mut stack, mut out) = (Vec::new(), Vec::new());
     for &root in nodes {
         if index.contains_key(&root) {

@@ -39,7 +39,12 @@ impl Summaries<'_> {
 /// Analyses all functions of an ELF. `functions`: index by entry; `indirect`: entries that may be
 /// reached by other ways than the direct calls and jumps in `found`. `loose`: a compiler whose functions
 /// return in any register (Go).
-pub fn solve<'a, 'b>(found: &'a [Function], functions: &'b HashMap<u64, usize>, indirect: &HashSet<u64>, loose: bool) -> (Vec<Analysis<'a>>, Summaries<'b>) {
+pub fn solve<'a, 'b>(
+    found: &'a [Function],
+    functions: &'b HashMap<u64, usize>,
+    indirect: &HashSet<u64>,
+    loose: bool,
+) -> (Vec<Analysis<'a>>, Summaries<'b>) {
     let mut all: Vec<Analysis> = found.iter().map(Analysis::new).collect();
     let mut known = Summaries {
         functions,
@@ -82,13 +87,16 @@ pub fn solve<'a, 'b>(found: &'a [Function], functions: &'b HashMap<u64, usize>, 
                     stale.fill(true);
                 }
             }
-            let wanted: Vec<(Option<u64>, Set)> = all[n].reachable().flat_map(|(k, i)| {
-                let after = match i.kind {
-                    Kind::Call => all[n].after_call(k) & !known.clobbers(i.outside[0]) & ALL_REGISTERS,
-                    _ => all[n].inherited(),
-                };
-                i.outside.iter().map(move |t| (*t, after))
-            }).collect();
+            let wanted: Vec<(Option<u64>, Set)> = all[n]
+                .reachable()
+                .flat_map(|(k, i)| {
+                    let after = match i.kind {
+                        Kind::Call => all[n].after_call(k) & !known.clobbers(i.outside[0]) & ALL_REGISTERS,
+                        _ => all[n].inherited(),
+                    };
+                    i.outside.iter().map(move |t| (*t, after))
+                })
+                .collect();
             for (target, after) in wanted {
                 match target.and_then(|pc| functions.get(&pc)) {
                     Some(&callee) if all[callee].returns | after != all[callee].returns => {

@@ -20,12 +20,21 @@ const MOST: u64 = 2048;
 impl Program<'_> {
     /// Targets of `jmp reg` after `movsxd reg,[table+i*4]; add reg,base`, where `base` is the table or a
     /// label of the function, and of `jmp [table+i*8]`.
-    pub(crate) fn jump_table(&self, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, extent: &Extent) -> Table {
+    pub(crate) fn jump_table(
+        &self,
+        jump: &Instruction,
+        decoded: &BTreeMap<u64, Instruction>,
+        extent: &Extent,
+    ) -> Table {
         let bound = bound(jump, decoded);
         if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
-            return self.entries(jump.memory_displacement64(), bound, extent, |b| {
-                Some(self.base.wrapping_add(u64::from_le_bytes(b.get(..8)?.try_into().ok()?)))
-            }, 8);
+            return self.entries(
+                jump.memory_displacement64(),
+                bound,
+                extent,
+                |b| Some(self.base.wrapping_add(u64::from_le_bytes(b.get(..8)?.try_into().ok()?))),
+                8,
+            );
         }
         // Addresses that the last instructions before the jump make, in address order.
         let made = decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i);
@@ -36,9 +45,13 @@ impl Program<'_> {
         let mut all = Table::default();
         for &table in made.iter().filter(|t| !holds(extent, **t)) {
             for base in std::iter::once(table).chain(made.iter().copied().filter(|t| holds(extent, *t))) {
-                let found = self.entries(table, bound, extent, |b| {
-                    Some(base.wrapping_add(i32::from_le_bytes(b.get(..4)?.try_into().ok()?) as u64))
-                }, 4);
+                let found = self.entries(
+                    table,
+                    bound,
+                    extent,
+                    |b| Some(base.wrapping_add(i32::from_le_bytes(b.get(..4)?.try_into().ok()?) as u64)),
+                    4,
+                );
                 if found.complete {
                     return found;
                 }
@@ -51,7 +64,14 @@ impl Program<'_> {
     }
 
     /// The entries of one table, while they point into the function and no other table begins.
-    fn entries(&self, table: u64, bound: Option<u64>, extent: &Extent, entry: impl Fn(&[u8]) -> Option<u64>, size: u64) -> Table {
+    fn entries(
+        &self,
+        table: u64,
+        bound: Option<u64>,
+        extent: &Extent,
+        entry: impl Fn(&[u8]) -> Option<u64>,
+        size: u64,
+    ) -> Table {
         let next = self.anchors.range(table + 1..).next().map_or(u64::MAX, |next| (next - table) / size);
         let count = bound.unwrap_or(MOST.min(next));
         let at = |n: u64| entry(self.elf.at(table.wrapping_sub(self.base) + size * n)?).filter(|t| holds(extent, *t));
@@ -67,8 +87,16 @@ fn bound(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<u64
     let cmp = before.get(at + 1)?;
     let immediate = matches!(
         cmp.code(),
-        Code::Cmp_rm8_imm8 | Code::Cmp_AL_imm8 | Code::Cmp_rm32_imm8 | Code::Cmp_rm32_imm32 | Code::Cmp_EAX_imm32
-            | Code::Cmp_rm64_imm8 | Code::Cmp_rm64_imm32 | Code::Cmp_RAX_imm32 | Code::Cmp_rm16_imm8 | Code::Cmp_rm16_imm16
+        Code::Cmp_rm8_imm8
+            | Code::Cmp_AL_imm8
+            | Code::Cmp_rm32_imm8
+            | Code::Cmp_rm32_imm32
+            | Code::Cmp_EAX_imm32
+            | Code::Cmp_rm64_imm8
+            | Code::Cmp_rm64_imm32
+            | Code::Cmp_RAX_imm32
+            | Code::Cmp_rm16_imm8
+            | Code::Cmp_rm16_imm16
     );
     (immediate && cmp.op0_kind() == OpKind::Register && is_indexed(jump, decoded)).then(|| cmp.immediate(1) + 1)
 }

@@ -86,8 +86,12 @@ fn stepped(i: &Instruction) -> Usage {
         }
     }
     const FLAGS: [(u32, usize); 6] = [
-        (RflagsBits::CF, CF), (RflagsBits::PF, PF), (RflagsBits::AF, AF),
-        (RflagsBits::ZF, ZF), (RflagsBits::SF, SF), (RflagsBits::OF, OF),
+        (RflagsBits::CF, CF),
+        (RflagsBits::PF, PF),
+        (RflagsBits::AF, AF),
+        (RflagsBits::ZF, ZF),
+        (RflagsBits::SF, SF),
+        (RflagsBits::OF, OF),
     ];
     let flags = |bits: u32| FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f));
     u.reads |= u.may_write | flags(i.rflags_read());

@@ -345,10 +345,7 @@ pub fn duplicate(fd: i32) -> i32 {
 pub fn set_times(path: Buffer, times: Vec<i64>) -> i32 {
     let path = cstr(&path);
     let at = |n: usize| times.get(n).copied().unwrap_or(0);
-    let ts = [
-        libc::timespec { tv_sec: at(0), tv_nsec: at(1) },
-        libc::timespec { tv_sec: at(2), tv_nsec: at(3) },
-    ];
+    let ts = [libc::timespec { tv_sec: at(0), tv_nsec: at(1) }, libc::timespec { tv_sec: at(2), tv_nsec: at(3) }];
     // SAFETY: a live string and two timespecs.
     result(i64::from(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), ts.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) }))
 }

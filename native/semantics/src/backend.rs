@@ -227,7 +227,10 @@ pub enum Flow<V> {
     /// Direct jump.
     Jump(u64),
     /// To `target` if `cond` is non-zero, else to the next instruction.
-    Branch { cond: V, target: u64 },
+    Branch {
+        cond: V,
+        target: u64,
+    },
     /// Indirect jump.
     JumpTo(V),
     /// Direct call; the return address is already pushed.
@@ -305,13 +308,7 @@ pub trait Backend {
     /// LOCKed operation: returns the old value.
     fn rmw(&mut self, op: Rmw, w: W, addr: Self::V, v: Self::V) -> Result<Self::V, Self::Fault>;
     /// LOCK CMPXCHG: stores `new` if memory equals `expected`; returns the old value.
-    fn cmpxchg(
-        &mut self,
-        w: W,
-        addr: Self::V,
-        expected: Self::V,
-        new: Self::V,
-    ) -> Result<Self::V, Self::Fault>;
+    fn cmpxchg(&mut self, w: W, addr: Self::V, expected: Self::V, new: Self::V) -> Result<Self::V, Self::Fault>;
     fn fence(&mut self);
     /// REP MOVS (`copy`) or REP STOS with 64-bit addresses and no segment. The lifter only.
     fn repeat(&mut self, copy: bool, w: W) -> Result<(), Self::Fault>;
@@ -334,8 +331,7 @@ pub trait Backend {
     fn fp(&mut self, op: Fp, w: W, a: Self::V, b: Self::V) -> Self::V;
     /// UCOMIS/COMIS: (unordered, less, equal), each 0 or 1; equal and less are 0 when unordered.
     /// `signaling`: COMIS sets IE for a quiet NaN too.
-    fn fcmp(&mut self, w: W, a: Self::V, b: Self::V, signaling: bool)
-    -> (Self::V, Self::V, Self::V);
+    fn fcmp(&mut self, w: W, a: Self::V, b: Self::V, signaling: bool) -> (Self::V, Self::V, Self::V);
     /// One of the relations that conditions ask of a float comparison, 0 or 1.
     fn float_is(&mut self, op: Rel, w: W, a: Self::V, b: Self::V) -> Self::V {
         let (unordered, less, equal) = self.fcmp(w, a, b, false);

@@ -245,8 +245,8 @@ pub fn not_neg<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
 
 /// CBW CWDE CDQE CWD CDQ CQO.
 pub fn extend_acc<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
-    use iced_x86::Register as R;
     use Mnemonic as M;
+    use iced_x86::Register as R;
     let (from, to, from_reg, to_reg) = match i.mnemonic() {
         M::Cbw => (W::B1, W::B2, R::AL, R::AX),
         M::Cwde => (W::B2, W::B4, R::AX, R::EAX),

@@ -2,11 +2,11 @@
 
 use crate::backend::{Backend, Bin, Flow, Un, W};
 use crate::exec::Done;
-use crate::flags::{get_flag, flush_flags};
+use crate::flags::{flush_flags, get_flag};
 use crate::int::store_bit;
 use crate::operand::{op_width, read, write, write_reg};
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use vkernel_abi::state::{FLAG_BITS, FLAG_COUNT, DF, RBP, RCX, RSP, ZF};
+use vkernel_abi::state::{DF, FLAG_BITS, FLAG_COUNT, RBP, RCX, RSP, ZF};
 
 /// Pushes `v`; rsp changes only when the store has succeeded.
 fn push_value<B: Backend>(b: &mut B, w: W, v: B::V) -> Result<(), B::Fault> {

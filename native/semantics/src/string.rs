@@ -69,11 +69,8 @@ fn short_address(i: &Instruction) -> bool {
 /// One iteration.
 fn once<B: Backend>(b: &mut B, i: &Instruction, op: Op, w: W) -> Result<(), B::Fault> {
     let short = short_address(i);
-    let (si, di) = if short {
-        (OpKind::MemorySegESI, OpKind::MemoryESEDI)
-    } else {
-        (OpKind::MemorySegRSI, OpKind::MemoryESRDI)
-    };
+    let (si, di) =
+        if short { (OpKind::MemorySegESI, OpKind::MemoryESEDI) } else { (OpKind::MemorySegRSI, OpKind::MemoryESRDI) };
     let accumulator = match w {
         W::B1 => Register::AL,
         W::B2 => Register::AX,
