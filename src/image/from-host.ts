@@ -47,6 +47,8 @@ function copy(root: Inode, path: string, done: Set<string>): string {
 }
 
 function findLibrary(name: string, runpath: readonly string[], origin: string): string | undefined {
+  // A name with a slash is a path (ld.so(8)).
+  if (name.includes('/')) return existsSync(name) ? name : undefined
   const dirs = [...runpath.map((p) => p.replace(/\$ORIGIN|\$\{ORIGIN\}/g, origin)), ...LIBRARY_PATH]
   return dirs.map((d) => join(d, name)).find((p) => existsSync(p) && isX86Elf(head(fileNode(realpathSync(p)), 20)))
 }

@@ -54,6 +54,7 @@ impl Layout {
     }
 
     /// Where the next program will be.
+    #[allow(clippy::should_implement_trait, reason = "the next free address, no iteration")]
     pub fn next(&mut self) -> u64 {
         self.text.resize(self.text.len().next_multiple_of(16), 0xcc);
         TEXT + self.text.len() as u64

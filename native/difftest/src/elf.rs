@@ -8,7 +8,7 @@ const PAGE: usize = 4096;
 
 /// The file. `text` and `data` are whole pages and follow each other in memory; `functions`: address, size.
 pub fn file(text: &[u8], data: &[u8], functions: &[(u64, u64)]) -> Vec<u8> {
-    assert!(text.len() % PAGE == 0);
+    assert!(text.len().is_multiple_of(PAGE));
     let mut f = Vec::with_capacity(PAGE + text.len() + data.len());
     f.extend(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     f.extend(2u16.to_le_bytes()); // ET_EXEC

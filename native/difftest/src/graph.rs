@@ -135,7 +135,7 @@ pub fn random(g: &mut Generator, layout: &mut Layout) -> Program {
     let at = a.at;
     dump::jump(&mut a.code, at, TEXT);
     for h in 0..helpers {
-        while a.pc() % 16 != 0 {
+        while !a.pc().is_multiple_of(16) {
             a.code.push(0xcc);
         }
         a.labels[blocks + h] = Some(a.pc());

@@ -357,6 +357,7 @@ impl Program {
 
     /// Offsets in scratch memory that differ for good: the host's MXCSR_MASK, and where its last x87
     /// instruction was.
+    #[allow(clippy::single_range_in_vec_init, reason = "a list of byte ranges that has one")]
     pub fn ignored(&self) -> Vec<usize> {
         let mut out = Vec::new();
         for i in &self.instructions {

@@ -7,6 +7,7 @@ impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
+    #[allow(clippy::should_implement_trait, reason = "a generator's next number, without an end")]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

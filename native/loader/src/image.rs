@@ -195,7 +195,7 @@ fn load_megabinary(image: &mut Image, fd: i32) -> Result<(), String> {
     if h.magic != mega::MAGIC || h.abi_version != mega::ABI_VERSION {
         return Err(format!("megabinary: version {} is not {}: rebuild the image", h.abi_version, mega::ABI_VERSION));
     }
-    let inside = |off: u64, n: u64| off % mega::PAGE == 0 && off.checked_add(n).is_some_and(|e| e <= len);
+    let inside = |off: u64, n: u64| off.is_multiple_of(mega::PAGE) && off.checked_add(n).is_some_and(|e| e <= len);
     if !inside(h.code_off, h.code_len) || !inside(h.maps_off, h.maps_len) {
         return Err("megabinary: a section lies outside the file".into());
     }

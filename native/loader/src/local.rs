@@ -222,7 +222,7 @@ pub fn get_robust_list(t: &mut Thread, a: [u64; 6]) -> SysResult {
 pub fn futex(t: &mut Thread, a: [u64; 6]) -> SysResult {
     const CMD: u64 = 0x7f;
     let cmd = (a[1] & CMD) as i32;
-    if a[0] % 4 != 0 {
+    if !a[0].is_multiple_of(4) {
         return Err(EINVAL);
     }
     let mut v = a;

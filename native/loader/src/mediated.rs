@@ -69,14 +69,14 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             request(t, nr, a)?.ret?;
             return contents_of_unnamed(a[0] as i32, a[1]);
         }
-        libc::SYS_newfstatat if a[3] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {
-            if a[0] as i32 != AT_FDCWD {
-                if let Some(r) = stat_of_host(a[0] as i32, a[2]) {
-                    return r;
-                }
-                request(t, nr, a)?.ret?;
-                return contents_of_unnamed(a[0] as i32, a[2]);
+        libc::SYS_newfstatat
+            if a[3] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? && a[0] as i32 != AT_FDCWD =>
+        {
+            if let Some(r) = stat_of_host(a[0] as i32, a[2]) {
+                return r;
             }
+            request(t, nr, a)?.ret?;
+            return contents_of_unnamed(a[0] as i32, a[2]);
         }
         libc::SYS_readlink | libc::SYS_readlinkat => return readlinkat(t, a),
         libc::SYS_statx if a[2] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {

@@ -205,7 +205,7 @@ pub fn dispatch(nr: i64, a: [u64; 6]) -> SysResult {
         libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 | libc::SYS_mlockall | libc::SYS_munlockall => Ok(0),
         libc::SYS_mincore => {
             let pages = page_up(a[1]) / PAGE;
-            if a[0] % PAGE != 0 {
+            if !a[0].is_multiple_of(PAGE) {
                 return Err(EINVAL);
             }
             if (0..pages).any(|n| mm.find(a[0] + n * PAGE).is_none()) {
@@ -225,7 +225,7 @@ pub fn dispatch(nr: i64, a: [u64; 6]) -> SysResult {
 /// madvise(2): the advice that drops pages must not reach past the guest's mappings.
 fn advise(mm: &crate::mm::Mm, a: [u64; 6]) -> SysResult {
     let len = page_up(a[1]);
-    if a[0] % PAGE != 0 {
+    if !a[0].is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
     if a[0] >= REGION_SIZE || len > REGION_SIZE - a[0] {

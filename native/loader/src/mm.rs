@@ -157,7 +157,7 @@ impl Mm {
         }
         let fits = |a: u64| a >= MMAP_MIN_ADDR && a + len <= REGION_SIZE;
         if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0 {
-            if addr % PAGE != 0 {
+            if !addr.is_multiple_of(PAGE) {
                 return Err(EINVAL);
             }
             if addr > REGION_SIZE - len {
@@ -215,7 +215,7 @@ impl Mm {
 
     pub fn unmap(&mut self, addr: u64, len: u64) -> Result<(), Errno> {
         let len = page_up(len);
-        if addr % PAGE != 0 || len == 0 || addr >= REGION_SIZE || len > REGION_SIZE - addr {
+        if !addr.is_multiple_of(PAGE) || len == 0 || addr >= REGION_SIZE || len > REGION_SIZE - addr {
             return Err(EINVAL);
         }
         self.forget(addr, len);
@@ -226,7 +226,7 @@ impl Mm {
     /// file and has not been writable since.
     pub fn protect(&mut self, addr: u64, len: u64, prot: i32) -> Result<(), Errno> {
         let len = page_up(len);
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         if len == 0 {
@@ -317,7 +317,7 @@ impl Mm {
         let fixed = flags & libc::MREMAP_FIXED != 0;
         let may_move = flags & libc::MREMAP_MAYMOVE != 0;
         let known = libc::MREMAP_FIXED | libc::MREMAP_MAYMOVE;
-        if old % PAGE != 0 || new_len == 0 || old_len == 0 || flags & !known != 0 || fixed && !may_move {
+        if !old.is_multiple_of(PAGE) || new_len == 0 || old_len == 0 || flags & !known != 0 || fixed && !may_move {
             return Err(EINVAL);
         }
         let (start, vma) = self.find(old).ok_or(crate::errno::EFAULT)?;

@@ -250,10 +250,10 @@ fn enter(pidfd: i32, id: u32) {
 
 fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<(), String> {
     let (conn, ring_fd, doorbell) = (hide(dup(fds[3])?)?, hide(dup(fds[4])?)?, hide(dup(fds[5])?)?);
-    for n in 0..3 {
-        // SAFETY: received descriptors onto the standard numbers; dup2 clears close-on-exec.
-        if fds[n] != n as i32 {
-            unsafe { libc::dup2(fds[n], n as i32) };
+    for (n, fd) in (0..).zip(&fds[..3]) {
+        if *fd != n {
+            // SAFETY: a received descriptor onto a standard number; dup2 clears close-on-exec.
+            unsafe { libc::dup2(*fd, n) };
         }
     }
     // SAFETY: closes everything the guest has no business with, but the hidden ones.

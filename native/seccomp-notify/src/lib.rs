@@ -2,7 +2,9 @@
 //! Node's own loop, descriptors over sockets, sealed copies. Every function is one or two system
 //! calls; failures are −errno, never exceptions. Policy lives in TypeScript.
 
+#[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod beneath;
+#[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod host;
 
 use napi::Env;

@@ -6,7 +6,7 @@ use crate::flags::{flush_flags, get_flag};
 use crate::int::store_bit;
 use crate::operand::{op_width, read, write, write_reg};
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use vkernel_abi::state::{DF, FLAG_BITS, FLAG_COUNT, RBP, RCX, RSP, ZF};
+use vkernel_abi::state::{DF, FLAG_BITS, RBP, RCX, RSP, ZF};
 
 /// Pushes `v`; rsp changes only when the store has succeeded.
 fn push_value<B: Backend>(b: &mut B, w: W, v: B::V) -> Result<(), B::Fault> {
@@ -59,9 +59,9 @@ pub fn pop<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
 /// RFLAGS as user code reads them: IF and bit 1 set.
 pub fn rflags<B: Backend>(b: &mut B) -> B::V {
     let mut v = b.c(0x202);
-    for f in 0..FLAG_COUNT {
+    for (f, bit) in FLAG_BITS.iter().enumerate() {
         let x = if f == DF { b.stored_flag(DF) } else { get_flag(b, f) };
-        let s = b.c(u64::from(FLAG_BITS[f]));
+        let s = b.c(u64::from(*bit));
         let x = b.bin(Bin::Shl, W::B8, x, s);
         v = b.bin(Bin::Or, W::B8, v, x);
     }

@@ -75,7 +75,7 @@ pub fn pending(fx: &[u8; 512]) -> bool {
 /// operands alone and stays pending, and none of the stubs' other instructions waits for it. The image's
 /// XMM area, which is not the guest's, is overwritten.
 fn with_image(fx: &mut [u8; 512], run: impl FnOnce(*mut u8)) {
-    assert!(fx.as_ptr().addr() % 16 == 0, "FXSAVE wants 16 bytes' alignment, which CpuState gives");
+    assert!(fx.as_ptr().addr().is_multiple_of(16), "FXSAVE wants 16 bytes' alignment, which CpuState gives");
     // The host's MXCSR travels in the image as well: keep it at the default.
     fx[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     run(fx.as_mut_ptr());
