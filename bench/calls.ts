@@ -20,7 +20,7 @@ export function calls(rounds: number): Row[] {
     const program = join(dir, 'calls')
     execFileSync('cc', ['-O2', '-pthread', '-o', program, join(root, 'bench/programs/calls.c')])
     execFileSync(join(root, 'bin/recompiler'), ['build', '--from-host', program, '-o', join(dir, 'image')], { stdio: 'ignore' })
-    const best: [Map<string, number>, Map<string, number>] = [new Map(), new Map()]
+    const best = [new Map<string, number>(), new Map<string, number>()] as const
     for (let n = 0; n < rounds; n++) {
       for (const [side, run] of [
         () => execFileSync(program, { encoding: 'utf8' }),

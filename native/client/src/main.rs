@@ -3,6 +3,7 @@
 
 mod connect;
 mod probe;
+mod ps;
 mod store;
 mod tty;
 
@@ -208,7 +209,7 @@ fn main() -> ExitCode {
     let result = match args.first().and_then(|a| a.to_str()) {
         Some(verb @ ("run" | "exec")) => start(verb, &args[1..]),
         Some(verb @ ("logs" | "stop" | "wait" | "rm")) => on_container(verb, &args[1..]),
-        Some("ps") if args.len() < 3 && args.get(1).is_none_or(|a| a == "-a") => connect::ps(args.len() == 2),
+        Some("ps") if args.len() < 3 && args.get(1).is_none_or(|a| a == "-a") => ps::ps(args.len() == 2),
         Some("probe") => {
             println!("{}", probe::probe());
             Ok(0)

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod function;
 mod lift;
 mod lift_fp;
+mod lift_state;
 mod lift_string;
 mod lift_vector;
 mod liveness;

@@ -3,8 +3,7 @@
 //! Everything that is live at a call, a return or another exit is stored in the state there, so that
 //! any frame may be dropped at any time; what is dead is never stored. Across direct calls and jumps
 //! liveness follows what the callee reads and what its callers read afterwards. Where the other side
-//! is not known it is the psABI's (x86-64, 3.2.1), widened by what the ELF's own functions do:
-//! compilers with conventions of their own (Go) and hand-written assembly keep to theirs.
+//! is not known it is the psABI's (x86-64, 3.2.1); Go's compiler has a convention of its own.
 
 use crate::discover::{Block, Function};
 use crate::structure;
