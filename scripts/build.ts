@@ -1,5 +1,4 @@
 /** Builds the project, then does what an npm script asks for. Started by bootstrap.mjs. */
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildNative } from './native.ts'
 import { root } from './stamp.ts'
@@ -26,9 +25,12 @@ const verbs: Record<string, () => number | Promise<number>> = {
     must('comparing command lines with native Linux', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
     return 0
   },
-  bench: () => {
-    if (!existsSync(join(root, 'bench/run.ts'))) fail('there are no benches yet (docs/quirks.md)')
-    must('measuring', node, [join(root, 'bench/run.ts'), ...rest])
+  bench: async () => {
+    const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
+    const why = makeRootfs()
+    if (why) fail(why)
+    makeDebianImage()
+    must('measuring', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'bench/run.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
     return 0
   },
 }
