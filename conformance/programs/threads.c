@@ -1,4 +1,4 @@
-/* Sixteen threads on a mutex and a condition variable; joins, thread-local storage, a barrier, fork. */
+/* Sixteen threads on a mutex and a condition variable; joins, thread-local storage, a barrier, cancellation, fork. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,6 +32,12 @@ static void *worker(void *arg) {
   return (void *)own;
 }
 
+static void *sleeper(void *on_condition) {
+  if (!on_condition) for (;;) pause();
+  pthread_mutex_lock(&lock);
+  for (;;) pthread_cond_wait(&turn, &lock);
+}
+
 int main(void) {
   pthread_t t[THREADS];
   pthread_barrier_init(&barrier, NULL, THREADS);
@@ -43,6 +49,16 @@ int main(void) {
     owns += (long)r;
   }
   printf("sum %ld, own %ld, atomic %ld\n", sum, owns, spins);
+  for (int n = 0; n < 100; n++) {
+    pthread_t one;
+    void *r;
+    if (pthread_create(&one, NULL, sleeper, (void *)(long)(n & 1))) return 2;
+    pthread_cancel(one);
+    pthread_join(one, &r);
+    if (r != PTHREAD_CANCELED) return 3;
+    pthread_mutex_init(&lock, NULL);
+  }
+  puts("cancelled");
   fflush(stdout);
   pid_t p = fork();
   if (p == 0) _exit(own == 0 ? 9 : 1);

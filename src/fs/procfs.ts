@@ -97,12 +97,15 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
   const isSelf = (t: ProcTask): boolean => source.current()?.hostPid === t.hostPid
 
   /** stat: process ids and the terminal become the container's (proc(5): fields 1, 4–8). */
-  const stat = (raw: string, id: number): string => {
+  /** Who reads about itself is running, though the host sees it wait for the answer. */
+  const reads = (t: ProcTask, id: number): boolean => source.current()?.hostPid === t.hostPid && id === t.guestPid
+  const stat = (raw: string, t: ProcTask, id: number): string => {
     const close = raw.lastIndexOf(')')
     if (close < 0) return ''
     const comm = raw.slice(raw.indexOf('('), close + 1)
     const f = raw.slice(close + 2).split(' ')
     for (const n of [1, 2, 3, 5]) if (Number(f[n]) > 0) f[n] = String(translate(Number(f[n])))
+    if (reads(t, id)) f[0] = 'R'
     const tty = Number(f[4])
     const index = tty === 0 ? undefined : source.terminal((((tty >> 8) & 0xfff) - 136 << 20) | (tty & 0xff) | ((tty >> 12) & 0xfff00))
     f[4] = String(index === undefined ? 0 : slaveDevice(index))
@@ -113,6 +116,7 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
     switch (key) {
       case 'Tgid': return [`Tgid:\t${t.guestPid}`]
       case 'Pid': return [`Pid:\t${id}`]
+      case 'State': return [reads(t, id) ? 'State:\tR (running)' : line]
       case 'PPid': return [`PPid:\t${translate(Number(value))}`]
       case 'Uid': return [`Uid:\t${[...t.creds.uid, t.creds.uid[1]].join('\t')}`]
       case 'Gid': return [`Gid:\t${[...t.creds.gid, t.creds.gid[1]].join('\t')}`]
@@ -138,7 +142,7 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
 
   /** Files that a process and each of its threads have. `at`: the host's directory; `id`: its number in the container. */
   const common = (t: ProcTask, at: string, id: number): [string, Inode][] => [
-    ['stat', make.file(() => stat(readText(`${at}/stat`), id), t)],
+    ['stat', make.file(() => stat(readText(`${at}/stat`), t, id), t)],
     ['status', make.file(() => status(readText(`${at}/status`), t, id), t)],
     ['statm', make.file(() => readText(`${at}/statm`), t)],
     ['comm', make.file(() => readText(`${at}/comm`), t, 0o644, true)],

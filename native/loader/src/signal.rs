@@ -131,24 +131,37 @@ pub fn install() {
     }
 }
 
-fn host_handler(signal: i32) {
-    // SAFETY: on_signal has the SA_SIGINFO signature and is async-signal-safe.
+/// The kernel's struct sigaction (x86-64).
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+/// sigaction(2) itself: libc's function refuses the signals that it cancels threads with (32, 33), and
+/// those are the guest's here. The restorer is the one libc gave to a handler of its own.
+fn host_action(signal: i32, handler: usize, flags: i32, mask: u64) {
+    const SA_RESTORER: u64 = 0x0400_0000;
+    let null = std::ptr::null::<KernelAction>();
+    let mut known = KernelAction::default();
+    // SAFETY: the kernel reads and writes live structs of its own layout; a handler has the SA_SIGINFO
+    // signature and is async-signal-safe.
     unsafe {
-        let mut a: libc::sigaction = std::mem::zeroed();
-        a.sa_sigaction = on_signal as *const () as usize;
-        a.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        libc::sigfillset(&mut a.sa_mask);
-        libc::sigaction(signal, &a, std::ptr::null_mut());
+        libc::syscall(libc::SYS_rt_sigaction, libc::SIGSEGV, null, &raw mut known, 8);
+        let a = KernelAction { handler, flags: flags as u64 | SA_RESTORER, restorer: known.restorer, mask };
+        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const a, null, 8);
     }
 }
 
+fn host_handler(signal: i32) {
+    host_action(signal, on_signal as *const () as usize, libc::SA_SIGINFO | libc::SA_ONSTACK, !0);
+}
+
 fn host_disposition(signal: i32, handler: usize) {
-    // SAFETY: SIG_DFL or SIG_IGN.
-    unsafe {
-        let mut a: libc::sigaction = std::mem::zeroed();
-        a.sa_sigaction = handler;
-        libc::sigaction(signal, &a, std::ptr::null_mut());
-    }
+    host_action(signal, handler, 0, 0);
 }
 
 /// Sets the host's mask to what the guest's `mask` asks for.

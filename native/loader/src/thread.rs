@@ -101,6 +101,8 @@ fn new_thread(t: &mut Thread, a: [u64; 6]) -> SysResult {
         // SAFETY: gettid cannot fail.
         let tid = unsafe { libc::gettid() };
         child.tid = tid;
+        // Before anyone knows the thread's number: a signal sent to it at once must not be lost.
+        signal::attach(&raw mut *child.captured);
         OTHERS.lock().expect("not poisoned").insert(tid);
         let _ = tell.send(tid);
         if wait.recv().is_ok() {
