@@ -3,7 +3,7 @@
  * translated to the container's PID namespace and terminals; a container sees its own processes only.
  * Facts about the system are the host's where a program sizes itself by them (procsys.ts).
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../abi/fcntl.ts'
 import { pathOf, type Dentry, type Inode, type Special } from './inode.ts'
 import type { Creds } from './path.ts'
@@ -93,6 +93,8 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
   const proc = vfs.mountAt('/proc', fs, 0o555)
   const make = new ProcFiles(vfs, fs)
 
+  /** A process that has been waited for is gone at once, though the daemon hears of it later. */
+  const alive = (t: ProcTask): boolean => existsSync(`/proc/${t.hostPid}/stat`)
   const translate = (hostPid: number): number => source.tasks().find((t) => t.hostPid === hostPid)?.guestPid ?? 0
   const isSelf = (t: ProcTask): boolean => source.current()?.hostPid === t.hostPid
 
@@ -205,11 +207,11 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
   const byName = new Map(top)
   proc.inode.special = {
     kind: 'dynamic',
-    list: () => [...source.tasks().map((t): [string, Inode] => [String(t.guestPid), processDir(t)]), ...top],
+    list: () => [...source.tasks().filter(alive).map((t): [string, Inode] => [String(t.guestPid), processDir(t)]), ...top],
     find: (name) => {
       const entry = byName.get(name)
       if (entry) return entry
-      const t = /^[1-9]\d*$/.test(name) ? source.tasks().find((t) => t.guestPid === Number(name)) : undefined
+      const t = /^[1-9]\d*$/.test(name) ? source.tasks().find((t) => t.guestPid === Number(name) && alive(t)) : undefined
       return t && processDir(t)
     },
   }
