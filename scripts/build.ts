@@ -17,22 +17,18 @@ const verbs: Record<string, () => number | Promise<number>> = {
   test: async () => (await import('./test.ts')).runTests('short'),
   'test:long': async () => (await import('./test.ts')).runTests('long'),
   check: async () => (await import('./test.ts')).runTests('check'),
-  conformance: async () => {
-    const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
-    const why = makeRootfs()
-    if (why) fail(why)
-    makeDebianImage()
-    must('comparing command lines with native Linux', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'conformance/commands.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
-    return 0
-  },
-  bench: async () => {
-    const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
-    const why = makeRootfs()
-    if (why) fail(why)
-    makeDebianImage()
-    must('measuring', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'bench/run.ts'), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
-    return 0
-  },
+  conformance: () => onDebianImage('comparing command lines with native Linux', 'conformance/commands.ts'),
+  bench: () => onDebianImage('measuring', 'bench/run.ts'),
+}
+
+/** Runs a script on the Debian root file system and its image, with a daemon of its own. */
+async function onDebianImage(what: string, script: string): Promise<number> {
+  const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
+  const why = makeRootfs()
+  if (why) fail(why)
+  makeDebianImage()
+  must(what, node, [join(root, 'scripts/daemon.ts'), node, join(root, script), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
+  return 0
 }
 
 const run = verbs[verb]

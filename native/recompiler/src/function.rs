@@ -24,8 +24,6 @@ pub struct Context<'a> {
     /// Function number by entry address.
     pub functions: &'a HashMap<u64, usize>,
     pub known: &'a Summaries<'a>,
-    /// Entries of PLT stubs, and the words they jump by: a call of one is a call by its word.
-    pub stubs: &'a HashMap<u64, u64>,
     /// Module-wide number of this function's first switch target.
     pub first_target: u32,
     /// Switch targets without a word in the dispatch map, by their place in `switch_targets`.
@@ -142,7 +140,7 @@ impl Builder<'_> {
                 None => {
                     // An instruction that the lifter gave up on was analysed as lifted: all it names is in `live`.
                     Self::barrier(l, i.ip(), STEP, live[k] | live[k + 1]);
-                    if k == last && (info.kind == Kind::Leave || !matches!(info.kind, Kind::Jump)) {
+                    if k == last && info.kind != Kind::Jump {
                         // The interpreter has executed the transfer: go on where it says.
                         l.sink().i32_const(0).i64_load(state_arg(OFF_RIP, 3)).i32_wrap_i64();
                         l.return_from_state();
@@ -220,9 +218,9 @@ impl Builder<'_> {
         }
     }
 
-    /// The target behind a PLT stub.
+    /// The target behind a PLT stub: a call of one is a call by its word.
     fn by_stub(&self, l: &mut Lift, pc: u64) -> Option<V> {
-        let word = *self.ctx.stubs.get(&pc)?;
+        let word = self.ctx.known.stub_word(pc)?;
         Some(l.load(W::B8, V::Const(word)).expect("the lifter's loads do not fault"))
     }
 

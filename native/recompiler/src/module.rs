@@ -40,7 +40,6 @@ pub fn translate_some(
     let (text, loose) = (base + elf.text().0, elf.is_go());
     let indirect = found.iter().filter(|f| f.indirect).map(|f| f.entry).collect();
     let (analyses, known) = summaries::solve(found, &index, &indirect, loose);
-    let stubs = found.iter().filter_map(|f| Some((f.entry, f.stub_word()?))).collect();
     let mut code = CodeSection::new();
     let mut map = Vec::new();
     let mut sizes = Vec::new();
@@ -62,7 +61,7 @@ pub fn translate_some(
                 unmapped.push(n);
             }
         }
-        let ctx = Context { functions: &index, known: &known, stubs: &stubs, first_target, unmapped: &unmapped };
+        let ctx = Context { functions: &index, known: &known, first_target, unmapped: &unmapped };
         if wanted(f.entry) {
             let t = function::translate(f, a, &ctx);
             let mut body = Function::new_with_locals_types(t.locals);

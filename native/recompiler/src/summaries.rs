@@ -16,8 +16,8 @@ pub struct Summaries<'a> {
     unknown: Set,
     /// A compiler whose functions return in any register (Go).
     loose: bool,
-    /// Whether a function is a PLT stub.
-    stubs: Vec<bool>,
+    /// Entries of PLT stubs, and the words they jump by.
+    stubs: HashMap<u64, u64>,
 }
 
 impl Summaries<'_> {
@@ -27,11 +27,16 @@ impl Summaries<'_> {
         pc.map_or(self.unknown, known) | gpr(RSP)
     }
 
+    /// The word that the PLT stub at `pc` jumps by; None: there is no stub.
+    pub fn stub_word(&self, pc: u64) -> Option<u64> {
+        self.stubs.get(&pc).copied()
+    }
+
     /// Registers that have no meaning after a call: the psABI's scratch registers, where the callee is
     /// of another ELF or not known. In the ELF itself compilers know what a callee leaves alone
     /// (gcc's -fipa-ra), and assembly returns where it likes.
     pub fn clobbers(&self, pc: Option<u64>) -> Set {
-        let known = pc.and_then(|pc| self.functions.get(&pc)).is_some_and(|n| !self.stubs[*n]);
+        let known = pc.is_some_and(|pc| self.functions.contains_key(&pc) && !self.stubs.contains_key(&pc));
         if known || self.loose { 0 } else { SCRATCH & !ABI_RETURNS }
     }
 }
@@ -51,7 +56,7 @@ pub fn solve<'a, 'b>(
         reads: vec![0; all.len()],
         unknown: ABI_READS,
         loose,
-        stubs: found.iter().map(|f| f.stub_word().is_some()).collect(),
+        stubs: found.iter().filter_map(|f| Some((f.entry, f.stub_word()?))).collect(),
     };
     let mut unknown_returns = ABI_RETURNS;
     let mut stale: Vec<bool> = vec![true; all.len()];

@@ -1,5 +1,5 @@
 //! What each instruction reads and writes of the guest's registers and flags, found by running its
-//! semantics on a backend that only takes notes; and the data flow over a function that follows.
+//! semantics on a backend that only takes notes (liveness.rs has the data flow that follows).
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
 use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
