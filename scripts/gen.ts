@@ -3,11 +3,13 @@
  * what has drifted, and exits 1.
  *
  *   src/abi/ring.ts          → native/abi/src/generated/ring.rs
+ *   src/abi/cpu.ts           → native/abi/src/generated/cpu.rs
  *   src/syscalls/table       → native/abi/src/generated/table.rs, docs/syscalls.md, and the part of
  *                              docs/quirks.md between its two markers
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { CPU, FEATURES, type Word } from '../src/abi/cpu.ts'
 import * as ring from '../src/abi/ring.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import type { Arg, Entry } from '../src/syscalls/table/schema.ts'
@@ -23,6 +25,19 @@ function ringRs(): string {
       : /^(WORD_|GRANT_(?!SIZE)|RING_MAGIC|RING_VERSION|ROOT_NODE)/.test(name) ? 'u32' : 'usize'
   const lines = Object.entries(ring).map(([name, value]) => `pub const ${name}: ${type(name)} = 0x${Number(value).toString(16)};`)
   return head('src/abi/ring.ts') + lines.join('\n') + '\n'
+}
+
+function cpuRs(): string {
+  const words: Record<Word, string> = {
+    leaf1Edx: 'LEAF1_EDX', leaf1Ecx: 'LEAF1_ECX', leaf7Ebx: 'LEAF7_EBX', extendedEdx: 'EXTENDED_EDX', extendedEcx: 'EXTENDED_ECX',
+  }
+  const bits = (w: Word): number => FEATURES.filter((f) => f.word === w).reduce((v, f) => (v | 1 << f.bit) >>> 0, 0)
+  const signature = (CPU.model >> 4) << 16 | CPU.family << 8 | (CPU.model & 15) << 4 | CPU.stepping
+  const hex = (v: number): string => `0x${v.toString(16)}`
+  return head('src/abi/cpu.ts')
+    + `pub const VENDOR: &[u8; 12] = b"${CPU.vendor}";\npub const NAME: &str = "${CPU.name}";\n`
+    + `pub const LEVEL: u32 = ${CPU.level};\npub const SIGNATURE: u32 = ${hex(signature)};\n`
+    + Object.entries(words).map(([w, name]) => `pub const ${name}: u32 = ${hex(bits(w as Word))};\n`).join('')
 }
 
 function argRs(a: Arg): string {
@@ -91,6 +106,7 @@ function quirksMd(old: string): string {
 /** Each file's text; what it holds now is given for those that are generated in part. */
 const products: Record<string, (old: string) => string> = {
   'native/abi/src/generated/ring.rs': ringRs,
+  'native/abi/src/generated/cpu.rs': cpuRs,
   'native/abi/src/generated/table.rs': tableRs,
   'docs/syscalls.md': syscallsMd,
   'docs/quirks.md': quirksMd,

@@ -1,12 +1,13 @@
 /** The part of /proc that is about the system: the host's figures where a program sizes itself by them, constants otherwise. */
+import { CPU, FEATURES } from '../abi/cpu.ts'
 import type { Inode } from './inode.ts'
 import { readText, type ProcFiles } from './procfs.ts'
 
 const cpuinfo = (cpus: number): string => Array.from({ length: cpus }, (_, n) =>
-  `processor\t: ${n}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 15\nmodel name\t: vkernel x86-64 baseline CPU\n`
-  + `stepping\t: 1\ncpu MHz\t\t: 2000.000\ncache size\t: 8192 KB\nphysical id\t: 0\nsiblings\t: ${cpus}\ncore id\t\t: ${n}\n`
-  + `cpu cores\t: ${cpus}\nfpu\t\t: yes\ncpuid level\t: 4\n`
-  + 'flags\t\t: fpu tsc cx8 cmov clflush mmx fxsr sse sse2 syscall nx lm lahf_lm\n\n').join('')
+  `processor\t: ${n}\nvendor_id\t: ${CPU.vendor}\ncpu family\t: ${CPU.family}\nmodel\t\t: ${CPU.model}\nmodel name\t: ${CPU.name}\n`
+  + `stepping\t: ${CPU.stepping}\ncpu MHz\t\t: 2000.000\ncache size\t: 8192 KB\nphysical id\t: 0\nsiblings\t: ${cpus}\ncore id\t\t: ${n}\n`
+  + `cpu cores\t: ${cpus}\nfpu\t\t: yes\ncpuid level\t: ${CPU.level}\n`
+  + `flags\t\t: ${FEATURES.map((f) => f.name).join(' ')}\n\n`).join('')
 
 export function systemEntries(make: ProcFiles, hostname: string): [string, Inode][] {
   const constant = (v: string): Inode => make.file(() => v)

@@ -16,7 +16,7 @@ pub struct Report {
     pub failures: usize,
     /// Different instruction codes that came up.
     pub codes: usize,
-    /// Instructions of the baseline that the interpreter does not know, by mnemonic.
+    /// Instructions that the interpreter should know and does not, by mnemonic.
     pub unknown: BTreeMap<String, usize>,
     /// Instructions that translated code left to the interpreter, by mnemonic (single ones only).
     pub stepped: BTreeMap<String, usize>,

@@ -1,4 +1,4 @@
-//! Random instructions of the x86-64 baseline, whatever form they have, evenly over their codes.
+//! Random instructions of the guest's CPU, whatever form they have, evenly over their codes.
 
 use crate::rng::Rng;
 use iced_x86::{Code, CpuidFeature as F, Decoder, FlowControl, Instruction, Mnemonic as M, OpKind};
@@ -22,8 +22,8 @@ pub fn decode(raw: &[u8], pc: u64) -> Encoded {
     Encoded { instruction, bytes: raw[..instruction.len()].to_vec(), displacement }
 }
 
-/// Whether the guest's CPU (SSE2, x87, MMX; nothing later) has the instruction.
-pub fn is_baseline(i: &Instruction) -> bool {
+/// Whether the semantics have the instruction: the x86-64 baseline and what came later without VEX, and BMI.
+pub fn is_known(i: &Instruction) -> bool {
     i.cpuid_features().iter().all(|f| {
         matches!(
             f,
@@ -44,6 +44,14 @@ pub fn is_baseline(i: &Instruction) -> bool {
                 | F::SSE
                 | F::SSE2
                 | F::CLFSH
+                | F::SSE3
+                | F::SSSE3
+                | F::SSE4_1
+                | F::POPCNT
+                | F::MOVBE
+                | F::LZCNT
+                | F::BMI1
+                | F::BMI2
                 | F::PAUSE
                 | F::MULTIBYTENOP
         )
@@ -53,7 +61,7 @@ pub fn is_baseline(i: &Instruction) -> bool {
 /// Whether running it twice, natively and in a backend, can be compared.
 fn usable(e: &Encoded) -> bool {
     let i = &e.instruction;
-    if i.is_invalid() || i.flow_control() != FlowControl::Next || i.is_privileged() || !is_baseline(i) {
+    if i.is_invalid() || i.flow_control() != FlowControl::Next || i.is_privileged() || !is_known(i) {
         return false;
     }
     let mut registers = (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).map(|n| i.op_register(n));
@@ -120,10 +128,12 @@ fn bytes(rng: &mut Rng) -> [u8; 15] {
         b[n] = v;
         n += 1;
     };
-    if rng.one_in(4) {
+    let kind = rng.below(12);
+    let vector = (4..=6).contains(&kind);
+    if if vector { !rng.one_in(4) } else { kind != 7 && rng.one_in(4) } {
         push(0x66);
     }
-    if rng.one_in(5) {
+    if kind != 7 && rng.one_in(5) {
         push(rng.pick(&[0xf2, 0xf3]));
     }
     if rng.one_in(12) {
@@ -135,12 +145,31 @@ fn bytes(rng: &mut Rng) -> [u8; 15] {
     if rng.one_in(24) {
         push(rng.pick(&[0x64, 0x65]));
     }
-    if rng.one_in(2) {
+    if kind != 7 && rng.one_in(2) {
         push(0x40 | rng.byte() & 15);
     }
-    match rng.below(8) {
+    match kind {
         0..=2 => push(rng.byte()),
         3 => push(0xd8 + rng.byte() % 8),
+        4..=6 => {
+            push(0x0f);
+            if rng.one_in(4) {
+                push(0x3a);
+                let (low, dot, string) = (rng.byte() % 0x24, 0x40 + rng.byte() % 5, 0x60 + rng.byte() % 4);
+                push(rng.pick(&[low, dot, string, 0xcc, 0xdf]));
+            } else {
+                push(0x38);
+                let (low, sha, aes) = (rng.byte() % 0x42, 0xc8 + rng.byte() % 8, 0xd8 + rng.byte() % 8);
+                push(rng.pick(&[low, low, sha, aes, 0xf0, 0xf1]));
+            }
+        }
+        7 => {
+            // BMI: VEX in the three-byte form.
+            push(0xc4);
+            push(rng.byte() & 0xe0 | if rng.one_in(8) { 3 } else { 2 });
+            push(rng.byte() & 0xfb);
+            push(0xf0 + rng.byte() % 8);
+        }
         _ => {
             push(0x0f);
             push(rng.byte());

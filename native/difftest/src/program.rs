@@ -321,7 +321,11 @@ impl Program {
 
     /// Has an instruction whose exception flags translated code does not reproduce.
     pub fn raises_other_flags(&self) -> bool {
-        const OTHER: [M; 12] = [
+        const OTHER: [M; 16] = [
+            M::Roundss,
+            M::Roundsd,
+            M::Roundps,
+            M::Roundpd,
             M::Comiss,
             M::Comisd,
             M::Ucomiss,

@@ -13,6 +13,9 @@ pub fn config() -> Config {
         .wasm_tail_call(true)
         .wasm_threads(true)
         .wasm_wide_arithmetic(true)
+        // Not deterministic: a relaxed operation is the CPU's own instruction (PSHUFB, PMADDUBSW, …).
+        .wasm_relaxed_simd(true)
+        .relaxed_simd_deterministic(false)
         .wasm_branch_hinting(true)
         .memory_reservation(vkernel_abi::region::REGION_SIZE)
         .memory_guard_size(vkernel_abi::wasm::GUARD_SIZE)

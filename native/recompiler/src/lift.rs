@@ -9,7 +9,7 @@ use crate::locals::Locals;
 use iced_x86::Instruction;
 use vkernel_abi::state::{self, DF, RAX, RDX};
 use vkernel_abi::wasm::{MAX_MEMARG_OFFSET, MEM_REGION, MEM_STATE};
-use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Un, Vec2, VecShift, W};
+use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
 
 /// A 64-bit value: a constant, or a local; `I32` locals stand for their zero-extension, `Sum` for a
@@ -645,6 +645,12 @@ impl Backend for Lift<'_> {
         self.sink().v128_const(value as i128);
         self.pop128()
     }
+    fn vec1(&mut self, op: Vec1, a: u32) -> u32 {
+        self.vector_unary(op, a)
+    }
+    fn blend(&mut self, w: W, mask: u32, a: u32, b: u32) -> u32 {
+        self.vector_blend(w, mask, a, b)
+    }
     fn vec2(&mut self, op: Vec2, a: u32, b: u32) -> u32 {
         self.vector(op, a, b)
     }
@@ -710,6 +716,9 @@ impl Backend for Lift<'_> {
     }
     fn fp(&mut self, op: Fp, w: W, a: V, b: V) -> V {
         self.scalar(op, w, a, b)
+    }
+    fn round(&mut self, how: Rounding, w: W, a: V) -> V {
+        self.scalar_round(how, w, a)
     }
     fn fcmp(&mut self, w: W, a: V, b: V, _signaling: bool) -> (V, V, V) {
         self.float_compare(w, a, b)

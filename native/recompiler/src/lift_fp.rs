@@ -4,7 +4,7 @@
 //! sticky flags are the CPU's own.
 
 use crate::lift::{Lift, V};
-use vkernel_semantics::backend::{Cvt, Fp, Rel, W};
+use vkernel_semantics::backend::{Cvt, Fp, Rel, Rounding, W};
 
 impl Lift<'_> {
     pub fn bswap64(&mut self, a: V) -> V {
@@ -212,6 +212,30 @@ impl Lift<'_> {
         self.sink().i32_const(0).i32_load(m).i32_const(0x6000).i32_and().nop().if_(wasm_encoder::BlockType::Empty);
         self.bail();
         self.sink().end();
+    }
+
+    /// What wasm rounds to is fixed: where MXCSR decides, only to the nearest.
+    pub fn by_mxcsr(&mut self, how: Rounding) {
+        if how.0 & 4 != 0 {
+            self.only_to_nearest();
+        }
+    }
+
+    pub fn scalar_round(&mut self, how: Rounding, w: W, a: V) -> V {
+        self.by_mxcsr(how);
+        self.push_float(w, a);
+        let mut s = self.sink();
+        match (how.0 & 7, w) {
+            (1, W::B4) => s.f32_floor(),
+            (1, _) => s.f64_floor(),
+            (2, W::B4) => s.f32_ceil(),
+            (2, _) => s.f64_ceil(),
+            (3, W::B4) => s.f32_trunc(),
+            (3, _) => s.f64_trunc(),
+            (_, W::B4) => s.f32_nearest(),
+            _ => s.f64_nearest(),
+        };
+        self.pop_float(w)
     }
 
     pub fn convert_lanes(&mut self, op: Cvt, a: u32) -> u32 {

@@ -1,12 +1,14 @@
 //! The lifter's vectors in terms of wasm's.
 
 use crate::lift::{Lift, V};
-use vkernel_semantics::backend::{Fp, Vec2, VecShift, W};
+use vkernel_semantics::backend::{Fp, Vec1, Vec2, VecShift, W};
 
 impl Lift<'_> {
     pub fn vector(&mut self, op: Vec2, a: u32, b: u32) -> u32 {
         // x86 MINPS/MAXPS give the second operand when unordered: wasm's pmin and pmax swapped.
-        let (x, y) = if matches!(op, Vec2::F(Fp::Min | Fp::Max, _) | Vec2::AndNot) { (b, a) } else { (a, b) };
+        // The relaxed dot product has the unsigned operand second.
+        let swapped = matches!(op, Vec2::F(Fp::Min | Fp::Max, _) | Vec2::AndNot | Vec2::MaddU8S8);
+        let (x, y) = if swapped { (b, a) } else { (a, b) };
         if let Vec2::InterleaveLo(w) | Vec2::InterleaveHi(w) = op {
             let bytes = w.bytes() as u8;
             let first = if matches!(op, Vec2::InterleaveHi(_)) { 8 } else { 0 };
@@ -27,6 +29,15 @@ impl Lift<'_> {
         }
         if op == Vec2::Sad {
             return self.absolute_differences(a, b);
+        }
+        if op == Vec2::MulEvenS32 {
+            // The even lanes moved together, and the engine's widening multiplication takes them from there.
+            const EVEN: [u8; 16] = [0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11];
+            for l in [a, b] {
+                self.sink().local_get(l).local_get(l).i8x16_shuffle(EVEN);
+            }
+            self.sink().i64x2_extmul_low_i32x4_s();
+            return self.pop128();
         }
         if op == Vec2::MulEvenU32 {
             let mask = 0x0000_0000_ffff_ffff_0000_0000_ffff_ffffu128 as i128;
@@ -56,22 +67,38 @@ impl Lift<'_> {
             Vec2::SubSatU(_) => s.i16x8_sub_sat_u(),
             Vec2::SubSatS(W::B1) => s.i8x16_sub_sat_s(),
             Vec2::SubSatS(_) => s.i16x8_sub_sat_s(),
+            Vec2::MulLo(W::B4) => s.i32x4_mul(),
             Vec2::MulLo(_) => s.i16x8_mul(),
+            // Relaxed operations are the CPU's own instructions (engine's configuration).
+            Vec2::MulRoundS16 => s.i16x8_relaxed_q15mulr_s(),
+            Vec2::MaddU8S8 => s.i16x8_relaxed_dot_i8x16_i7x16_s(),
+            Vec2::Swizzle => s.i8x16_relaxed_swizzle(),
             Vec2::MaddS16 => s.i32x4_dot_i16x8_s(),
             Vec2::AvgU(W::B1) => s.i8x16_avgr_u(),
             Vec2::AvgU(_) => s.i16x8_avgr_u(),
-            Vec2::MinU(_) => s.i8x16_min_u(),
-            Vec2::MaxU(_) => s.i8x16_max_u(),
-            Vec2::MinS(_) => s.i16x8_min_s(),
-            Vec2::MaxS(_) => s.i16x8_max_s(),
+            Vec2::MinU(W::B1) => s.i8x16_min_u(),
+            Vec2::MinU(W::B2) => s.i16x8_min_u(),
+            Vec2::MinU(_) => s.i32x4_min_u(),
+            Vec2::MaxU(W::B1) => s.i8x16_max_u(),
+            Vec2::MaxU(W::B2) => s.i16x8_max_u(),
+            Vec2::MaxU(_) => s.i32x4_max_u(),
+            Vec2::MinS(W::B1) => s.i8x16_min_s(),
+            Vec2::MinS(W::B2) => s.i16x8_min_s(),
+            Vec2::MinS(_) => s.i32x4_min_s(),
+            Vec2::MaxS(W::B1) => s.i8x16_max_s(),
+            Vec2::MaxS(W::B2) => s.i16x8_max_s(),
+            Vec2::MaxS(_) => s.i32x4_max_s(),
             Vec2::Eq(W::B1) => s.i8x16_eq(),
             Vec2::Eq(W::B2) => s.i16x8_eq(),
-            Vec2::Eq(_) => s.i32x4_eq(),
+            Vec2::Eq(W::B4) => s.i32x4_eq(),
+            Vec2::Eq(_) => s.i64x2_eq(),
             Vec2::GtS(W::B1) => s.i8x16_gt_s(),
             Vec2::GtS(W::B2) => s.i16x8_gt_s(),
-            Vec2::GtS(_) => s.i32x4_gt_s(),
+            Vec2::GtS(W::B4) => s.i32x4_gt_s(),
+            Vec2::GtS(_) => s.i64x2_gt_s(),
             Vec2::PackS(W::B4) => s.i16x8_narrow_i32x4_s(),
             Vec2::PackS(_) => s.i8x16_narrow_i16x8_s(),
+            Vec2::PackUS(W::B4) => s.i16x8_narrow_i32x4_u(),
             Vec2::PackUS(_) => s.i8x16_narrow_i16x8_u(),
             Vec2::F(Fp::Add, W::B4) => s.f32x4_add(),
             Vec2::F(Fp::Add, _) => s.f64x2_add(),
@@ -90,6 +117,52 @@ impl Lift<'_> {
                 if w == W::B4 { s.f32x4_sqrt() } else { s.f64x2_sqrt() }
             }
             _ => unreachable!("handled above"),
+        };
+        self.pop128()
+    }
+
+    pub fn vector_unary(&mut self, op: Vec1, a: u32) -> u32 {
+        if let Vec1::Round(w, how) = op {
+            self.by_mxcsr(how);
+            let mut s = self.sink();
+            s.local_get(a);
+            match (how.0 & 7, w) {
+                (1, W::B4) => s.f32x4_floor(),
+                (1, _) => s.f64x2_floor(),
+                (2, W::B4) => s.f32x4_ceil(),
+                (2, _) => s.f64x2_ceil(),
+                (3, W::B4) => s.f32x4_trunc(),
+                (3, _) => s.f64x2_trunc(),
+                (_, W::B4) => s.f32x4_nearest(),
+                _ => s.f64x2_nearest(),
+            };
+            return self.pop128();
+        }
+        let mut s = self.sink();
+        s.local_get(a);
+        match op {
+            Vec1::Abs(W::B1) => s.i8x16_abs(),
+            Vec1::Abs(W::B2) => s.i16x8_abs(),
+            Vec1::Abs(_) => s.i32x4_abs(),
+            Vec1::ExtendS(W::B1) => s.i16x8_extend_low_i8x16_s(),
+            Vec1::ExtendS(W::B2) => s.i32x4_extend_low_i16x8_s(),
+            Vec1::ExtendS(_) => s.i64x2_extend_low_i32x4_s(),
+            Vec1::ExtendU(W::B1) => s.i16x8_extend_low_i8x16_u(),
+            Vec1::ExtendU(W::B2) => s.i32x4_extend_low_i16x8_u(),
+            Vec1::ExtendU(_) => s.i64x2_extend_low_i32x4_u(),
+            Vec1::Round(..) => unreachable!("handled above"),
+        };
+        self.pop128()
+    }
+
+    /// BLENDV*: the engine's relaxed selection is the CPU's, by the sign of each lane.
+    pub fn vector_blend(&mut self, w: W, mask: u32, a: u32, b: u32) -> u32 {
+        let mut s = self.sink();
+        s.local_get(b).local_get(a).local_get(mask);
+        match w {
+            W::B8 => s.i64x2_relaxed_laneselect(),
+            W::B4 => s.i32x4_relaxed_laneselect(),
+            _ => s.i8x16_relaxed_laneselect(),
         };
         self.pop128()
     }

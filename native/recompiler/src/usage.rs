@@ -3,7 +3,7 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
 use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
-use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Un, Vec2, VecShift, W};
+use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
 pub type Set = u64;
@@ -178,6 +178,9 @@ impl Backend for Notes {
         self.writes |= xmm(r);
     }
     fn vconst(&mut self, _: u128) {}
+    fn vec1(&mut self, _: Vec1, _: ()) {}
+    fn blend(&mut self, _: W, _: (), _: (), _: ()) {}
+    fn round(&mut self, _: Rounding, _: W, _: ()) {}
     fn vec2(&mut self, _: Vec2, _: (), _: ()) {}
     fn vec_shift(&mut self, _: VecShift, _: (), _: ()) {}
     fn shuffle(&mut self, _: (), _: (), _: [u8; 16]) {}

@@ -125,15 +125,20 @@ pub enum Vec2 {
     AddSatS(W),
     SubSatU(W),
     SubSatS(W),
-    /// Low half of the product (B2; B4 with SSE4.1).
+    /// Low half of the product (B2, B4).
     MulLo(W),
     /// PMULHW / PMULHUW.
     MulHiS,
     MulHiU,
-    /// PMULUDQ: 32×32→64 of the even lanes.
+    /// PMULUDQ, PMULDQ: 32×32→64 of the even lanes.
     MulEvenU32,
+    MulEvenS32,
+    /// PMULHRSW: bits 15–30 of the product, rounded.
+    MulRoundS16,
     /// PMADDWD.
     MaddS16,
+    /// PMADDUBSW: the first operand's bytes unsigned, the second's signed.
+    MaddU8S8,
     /// PSADBW.
     Sad,
     AvgU(W),
@@ -146,14 +151,31 @@ pub enum Vec2 {
     /// PUNPCKL*/PUNPCKH*.
     InterleaveLo(W),
     InterleaveHi(W),
-    /// PACKSSWB, PACKSSDW (source lane width), PACKUSWB.
+    /// PACKSSWB, PACKSSDW (source lane width); PACKUSWB, PACKUSDW.
     PackS(W),
     PackUS(W),
+    /// PSHUFB: bytes of the first operand by the low four bits of the second's; zero where its bit 7 is set.
+    Swizzle,
     /// Lane-wise packed floating point (B4: 4×f32, B8: 2×f64), MXCSR rules as `Fp`.
     F(Fp, W),
     /// CMPPS/CMPPD with predicate 0–7.
     FCmp(W, u8),
 }
+
+/// Vector operations with one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Vec1 {
+    Abs(W),
+    /// The lower half's lanes of this width to twice it, sign- or zero-extended.
+    ExtendS(W),
+    ExtendU(W),
+    /// ROUNDPS, ROUNDPD.
+    Round(W, Rounding),
+}
+
+/// The immediate of ROUND*: bits 0–1 are the direction, bit 2 takes MXCSR's instead, bit 3 keeps PE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rounding(pub u8);
 
 /// Vector shift by one count for all lanes (x86: counts ≥ width give 0, or the sign for ShrS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -317,7 +339,10 @@ pub trait Backend {
     fn xmm(&mut self, r: usize) -> Self::X;
     fn set_xmm(&mut self, r: usize, v: Self::X);
     fn vconst(&mut self, value: u128) -> Self::X;
+    fn vec1(&mut self, op: Vec1, a: Self::X) -> Self::X;
     fn vec2(&mut self, op: Vec2, a: Self::X, b: Self::X) -> Self::X;
+    /// Lane-wise `b` where the mask's sign bit is set, else `a` (B1, B4, B8).
+    fn blend(&mut self, w: W, mask: Self::X, a: Self::X, b: Self::X) -> Self::X;
     /// Shift lanes by a count (64-bit value, not reduced).
     fn vec_shift(&mut self, op: VecShift, a: Self::X, count: Self::V) -> Self::X;
     /// Result byte i is byte `sel[i]` of a (0–15) or of b (16–31).
@@ -329,6 +354,8 @@ pub trait Backend {
 
     // Floating point, bit patterns in V
     fn fp(&mut self, op: Fp, w: W, a: Self::V, b: Self::V) -> Self::V;
+    /// ROUNDSS, ROUNDSD.
+    fn round(&mut self, how: Rounding, w: W, a: Self::V) -> Self::V;
     /// UCOMIS/COMIS: (unordered, less, equal), each 0 or 1; equal and less are 0 when unordered.
     /// `signaling`: COMIS sets IE for a quiet NaN too.
     fn fcmp(&mut self, w: W, a: Self::V, b: Self::V, signaling: bool) -> (Self::V, Self::V, Self::V);

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Flow};
 use crate::flags::cond;
 use crate::operand::{read, write_reg};
-use crate::{bits, int, muldiv, shift, sse, sse_fp, stack, string};
+use crate::{bits, bmi, int, muldiv, shift, sse, sse_fp, sse3, sse4, stack, string};
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use vkernel_abi::wasm::Trap;
 
@@ -49,6 +49,15 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Shld | M::Shrd => shift::double(b, i),
         M::Bt | M::Bts | M::Btr | M::Btc => bits::bt(b, i),
         M::Bsf | M::Bsr => bits::scan(b, i),
+        M::Popcnt => bmi::popcnt(b, i),
+        M::Lzcnt | M::Tzcnt => bmi::count_zeros(b, i),
+        M::Movbe => bmi::movbe(b, i),
+        M::Andn => bmi::andn(b, i),
+        M::Blsi | M::Blsmsk | M::Blsr => bmi::lowest(b, i),
+        M::Bextr | M::Bzhi => bmi::extract(b, i),
+        M::Rorx | M::Sarx | M::Shlx | M::Shrx => bmi::shift(b, i),
+        M::Mulx => bmi::mulx(b, i),
+        M::Pdep | M::Pext => bmi::gather(b, i),
         M::Push => stack::push(b, i),
         M::Pop => stack::pop(b, i),
         M::Pushfq | M::Pushf => stack::pushf(b, i),
@@ -111,13 +120,14 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         | M::Rsqrtss
         | M::Maskmovdqu => b.host_only(i),
         _ if is_x87(i) || crate::mmx::is_mmx(i) => b.host_only(i),
-        _ => match sse::exec(b, i)? {
-            Some(flow) => Ok(flow),
-            None => match sse_fp::exec(b, i)? {
-                Some(flow) => Ok(flow),
-                None => Ok(Flow::Unknown),
-            },
-        },
+        _ => {
+            for group in [sse::exec, sse_fp::exec, sse3::exec, sse4::exec] {
+                if let Some(flow) = group(b, i)? {
+                    return Ok(flow);
+                }
+            }
+            Ok(Flow::Unknown)
+        }
     }
 }
 

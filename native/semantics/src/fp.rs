@@ -2,7 +2,7 @@
 //! and sticky flags are the CPU's own. Exceptions are masked on the host; one that the guest has
 //! unmasked is reported by `unmasked`.
 
-use crate::backend::{Cvt, Fp, W};
+use crate::backend::{Cvt, Fp, Rounding, W};
 use std::arch::asm;
 
 const MASKS: u32 = 0x1f80;
@@ -24,7 +24,10 @@ pub fn unmasked(mxcsr: u32) -> bool {
 
 /// `op xmm0, xmm1` under the guest's MXCSR.
 macro_rules! xmm_op {
-    ($op:literal, $mxcsr:expr, $a:expr, $b:expr) => {{
+    ($op:literal, $mxcsr:expr, $a:expr, $b:expr) => {
+        xmm_op!(concat $op, " xmm0, xmm1", $mxcsr, $a, $b)
+    };
+    (concat $op:literal, $operands:expr, $mxcsr:expr, $a:expr, $b:expr) => {{
         let mut csr = masked(*$mxcsr);
         let host = 0x1f80u32;
         let (mut a, b): (u128, u128) = ($a, $b);
@@ -34,7 +37,7 @@ macro_rules! xmm_op {
                 "ldmxcsr [{csr}]",
                 "movdqu xmm0, [{a}]",
                 "movdqu xmm1, [{b}]",
-                concat!($op, " xmm0, xmm1"),
+                concat!($op, $operands),
                 "movdqu [{a}], xmm0",
                 "stmxcsr [{csr}]",
                 "ldmxcsr [{host}]",
@@ -100,6 +103,27 @@ pub fn approximate(square_root: bool, scalar: bool, m: &mut u32, a: u128, b: u12
         (true, false) => xmm_op!("rsqrtps", m, a, b),
         (true, true) => xmm_op!("rsqrtss", m, a, b),
     }
+}
+
+/// ROUND* of `a`: one `roundXX` for each immediate.
+pub fn round(how: Rounding, w: W, packed: bool, m: &mut u32, a: u128) -> u128 {
+    macro_rules! directions {
+        ($($n:literal)*) => {
+            match (how.0 & 15, w, packed) {
+                $(($n, W::B4, true) => immediate_op!("roundps", $n, m, a),
+                  ($n, W::B4, false) => immediate_op!("roundss", $n, m, a),
+                  ($n, _, true) => immediate_op!("roundpd", $n, m, a),
+                  ($n, _, false) => immediate_op!("roundsd", $n, m, a),)*
+                _ => unreachable!("four bits"),
+            }
+        };
+    }
+    macro_rules! immediate_op {
+        ($op:literal, $n:literal, $m:expr, $a:expr) => {
+            xmm_op!(concat $op, concat!(" xmm0, xmm1, ", $n), $m, $a, $a)
+        };
+    }
+    directions!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
 }
 
 pub fn compare_mask(w: W, predicate: u8, m: &mut u32, a: u128, b: u128) -> u128 {

@@ -8,6 +8,7 @@ use crate::operand::{address, is_memory, string_address};
 use crate::sse::{read_low, read_x, xmm_index};
 use crate::{fp, memory, mmx, x87};
 use iced_x86::{Instruction, MemorySize, Mnemonic as M, OpKind, Register};
+use vkernel_abi::generated::cpu;
 use vkernel_abi::state::{RAX, RBP, RBX, RCX, RDX, RSP, ZF};
 use vkernel_abi::wasm::Trap;
 
@@ -81,25 +82,27 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
     Ok(Flow::Next)
 }
 
-/// What the guest's CPU says it is: Intel, x86-64 baseline (the psABI's table of micro-architecture
-/// levels), 32K/1M/8M caches through leaf 4, which glibc sizes its copy loops by.
+/// What the guest's CPU says it is (src/abi/cpu.ts), with 32K/1M/8M caches through leaf 4, which glibc sizes
+/// its copy loops by.
 pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
     let text = |s: &[u8]| u32::from_le_bytes([s[0], s[1], s[2], s[3]]);
     let cache =
         |level: u32, kind: u32, ways: u32, sets: u32| [kind | level << 5 | 1 << 8, 63 | (ways - 1) << 22, sets - 1, 0];
     match (leaf, sub) {
-        (0, _) => [4, text(b"Genu"), text(b"ntel"), text(b"ineI")],
-        // Family 6, model 15; CLFLUSH line 8×8 bytes; FPU TSC CX8 CMOV CLFSH MMX FXSR SSE SSE2.
-        (1, _) => [0x6f1, 8 << 8, 0, 1 | 1 << 4 | 1 << 8 | 1 << 15 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26],
+        (0, _) => [cpu::LEVEL, text(&cpu::VENDOR[..4]), text(&cpu::VENDOR[8..]), text(&cpu::VENDOR[4..8])],
+        // CLFLUSH line 8×8 bytes.
+        (1, _) => [cpu::SIGNATURE, 8 << 8, cpu::LEAF1_ECX, cpu::LEAF1_EDX],
         (2, _) => [0xff01, 0, 0, 0],
         (4, 0) => cache(1, 1, 8, 64),
         (4, 1) => cache(1, 2, 8, 64),
         (4, 2) => cache(2, 3, 16, 1024),
         (4, 3) => cache(3, 3, 16, 8192),
+        (7, 0) => [0, cpu::LEAF7_EBX, 0, 0],
         (0x8000_0000, _) => [0x8000_0008, 0, 0, 0],
-        (0x8000_0001, _) => [0, 0, 1, 1 << 11 | 1 << 20 | 1 << 29],
+        (0x8000_0001, _) => [0, 0, cpu::EXTENDED_ECX, cpu::EXTENDED_EDX],
         (0x8000_0002..=0x8000_0004, _) => {
-            let name = *b"vkernel x86-64 baseline CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+            let mut name = [0; 48];
+            name[..cpu::NAME.len()].copy_from_slice(cpu::NAME.as_bytes());
             let at = (leaf - 0x8000_0002) as usize * 16;
             [0, 4, 8, 12].map(|n| text(&name[at + n..]))
         }

@@ -4,7 +4,7 @@
 //! Invariant: between instructions the CpuState is complete, flags included, unless `lazy` holds
 //! them; `flush` is called before anybody else may look.
 
-use crate::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Un, Vec2, VecShift, W};
+use crate::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use crate::decode::{self, Cache, MAX_LEN};
 use crate::flags::flush_flags;
 use crate::memory::{self, Access};
@@ -395,6 +395,15 @@ impl<T: Text> Backend for Interp<'_, T> {
     fn vconst(&mut self, value: u128) -> u128 {
         value
     }
+    fn vec1(&mut self, op: Vec1, a: u128) -> u128 {
+        match op {
+            Vec1::Round(w, how) => fp::round(how, w, true, &mut self.state.mxcsr, a),
+            _ => vector::unary(op, a).expect("every other operation is an integer one"),
+        }
+    }
+    fn blend(&mut self, w: W, mask: u128, a: u128, b: u128) -> u128 {
+        vector::blend(w, mask, a, b)
+    }
     fn vec2(&mut self, op: Vec2, a: u128, b: u128) -> u128 {
         match op {
             Vec2::F(op, w) => fp::packed(op, w, &mut self.state.mxcsr, a, b),
@@ -420,6 +429,9 @@ impl<T: Text> Backend for Interp<'_, T> {
     }
     fn fp(&mut self, op: Fp, w: W, a: u64, b: u64) -> u64 {
         fp::scalar(op, w, &mut self.state.mxcsr, a, b)
+    }
+    fn round(&mut self, how: Rounding, w: W, a: u64) -> u64 {
+        fp::round(how, w, false, &mut self.state.mxcsr, u128::from(a)) as u64 & w.mask()
     }
     fn fcmp(&mut self, w: W, a: u64, b: u64, signaling: bool) -> (u64, u64, u64) {
         fp::compare(w, signaling, &mut self.state.mxcsr, a, b)

@@ -4,6 +4,7 @@
 
 pub mod backend;
 mod bits;
+mod bmi;
 pub mod decode;
 pub mod exec;
 pub mod flags;
@@ -17,6 +18,8 @@ mod muldiv;
 pub mod operand;
 mod shift;
 mod sse;
+mod sse3;
+mod sse4;
 mod sse_fp;
 mod stack;
 mod string;

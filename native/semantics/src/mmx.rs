@@ -1,13 +1,13 @@
 //! MMX on the host's own MMX unit, for the interpreter: registers are the low halves of the x87
 //! registers in the FXSAVE image. Arithmetic runs as the very opcode on two registers; one stub for
-//! each opcode 0F 60–0F FF, 32 bytes apart.
+//! each opcode 0F 60–0F FF and (SSSE3) 0F 38 00–1F, 32 bytes apart.
 
 use crate::backend::{Backend, Cvt, Flow, W};
 use crate::fp;
 use crate::interp::{Interp, Text};
 use crate::operand::{address, is_memory, read_reg, string_address, write_reg};
 use crate::x87;
-use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic as M, OpCodeTableKind, OpKind, Register};
 use std::arch::global_asm;
 use vkernel_abi::wasm::Trap;
 
@@ -28,6 +28,17 @@ global_asm!(
     "ret",
     ".set vk_op, vk_op + 1",
     ".endr",
+    ".set vk_op, 0",
+    ".rept 32",
+    ".p2align 5",
+    "movq mm0, [rdi]",
+    "movq mm1, [rsi]",
+    ".byte 0x0f, 0x38, vk_op, 0xc1",
+    "movq [rdi], mm0",
+    "emms",
+    "ret",
+    ".set vk_op, vk_op + 1",
+    ".endr",
     ".popsection",
 );
 
@@ -35,8 +46,9 @@ unsafe extern "C" {
     fn vk_mmx();
 }
 
-fn run(opcode: u8, a: u64, b: u64) -> u64 {
-    let stub = vk_mmx as *const () as usize + usize::from(opcode - 0x60) * 32;
+/// `number`: of the stub.
+fn run(number: u8, a: u64, b: u64) -> u64 {
+    let stub = vk_mmx as *const () as usize + usize::from(number) * 32;
     let mut r = a;
     // SAFETY: the stub reads and writes its two operands and leaves the x87 unit empty, as it was.
     unsafe {
@@ -134,6 +146,12 @@ fn operate<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<Flow<u64>, Tra
             let lane = |n: u32| v >> (16 * (order >> (2 * n) & 3)) & 0xffff;
             set(b, d, (0..4).map(|n| lane(n) << (16 * n)).sum());
         }
+        M::Palignr => {
+            let low = source(b, i, 1)?;
+            let n = u32::from(i.immediate8());
+            let both = u128::from(get(b, d)) << 64 | u128::from(low);
+            set(b, d, if n < 16 { (both >> (8 * n)) as u64 } else { 0 });
+        }
         M::Pextrw => {
             let v = get(b, i.op1_register()) >> (16 * (i.immediate8() & 3)) & 0xffff;
             write_reg(b, d, v);
@@ -166,7 +184,7 @@ fn operate<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<Flow<u64>, Tra
             }
         }
         M::Cvtpi2ps | M::Cvtpi2pd | M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi => convert(b, i)?,
-        _ => arithmetic(b, i)?,
+        _ => return arithmetic(b, i),
     }
     Ok(Flow::Next)
 }
@@ -200,9 +218,10 @@ fn convert<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<(), Trap> {
     Ok(())
 }
 
-fn arithmetic<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<(), Trap> {
+fn arithmetic<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<Flow<u64>, Trap> {
     let immediate = i.op1_kind() == OpKind::Immediate8;
-    let opcode = i.code().op_code().op_code() as u8;
+    let code = i.code().op_code();
+    let opcode = code.op_code() as u8;
     // Shifts by an immediate run as those by a register.
     let opcode = match (immediate, i.mnemonic()) {
         (false, _) => opcode,
@@ -216,8 +235,13 @@ fn arithmetic<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<(), Trap> {
         _ => 0xf3,
     };
     let y = if immediate { u64::from(i.immediate8()) } else { source(b, i, 1)? };
+    let number = match (code.table(), opcode) {
+        (OpCodeTableKind::T0F, 0x60..) => opcode - 0x60,
+        (OpCodeTableKind::T0F38, 0..0x20) => 0xa0 + opcode,
+        _ => return Ok(Flow::Unknown),
+    };
     let d = i.op0_register();
-    let r = run(opcode, get(b, d), y);
+    let r = run(number, get(b, d), y);
     set(b, d, r);
-    Ok(())
+    Ok(Flow::Next)
 }

@@ -1,9 +1,9 @@
-//! SSE and SSE2: moves, logic, integer arithmetic, shuffles. Legacy encodings only: the guest's CPU
-//! is the x86-64 baseline, so VEX forms and SSE3 and later are unknown instructions.
+//! SSE and SSE2: moves, logic, integer arithmetic, shuffles; and what later extensions add of the same
+//! shape, two vectors in and one out. Legacy encodings only: VEX forms are unknown instructions.
 
 use crate::backend::{Backend, Flow, Vec2, VecShift, W};
 use crate::operand::{address, is_memory, read_reg, write_reg};
-use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 pub type Maybe<B> = Result<Option<Flow<<B as Backend>::V>>, <B as Backend>::Fault>;
 
@@ -135,6 +135,22 @@ fn binary(m: Mnemonic) -> Option<Vec2> {
         M::Packsswb => V::PackS(W::B2),
         M::Packssdw => V::PackS(W::B4),
         M::Packuswb => V::PackUS(W::B2),
+        M::Pshufb => V::Swizzle,
+        M::Pmaddubsw => V::MaddU8S8,
+        M::Pmulhrsw => V::MulRoundS16,
+        M::Pmulld => V::MulLo(W::B4),
+        M::Pmuldq => V::MulEvenS32,
+        M::Pminsb => V::MinS(W::B1),
+        M::Pmaxsb => V::MaxS(W::B1),
+        M::Pminuw => V::MinU(W::B2),
+        M::Pmaxuw => V::MaxU(W::B2),
+        M::Pminsd => V::MinS(W::B4),
+        M::Pmaxsd => V::MaxS(W::B4),
+        M::Pminud => V::MinU(W::B4),
+        M::Pmaxud => V::MaxU(W::B4),
+        M::Pcmpeqq => V::Eq(W::B8),
+        M::Pcmpgtq => V::GtS(W::B8),
+        M::Packusdw => V::PackUS(W::B4),
         _ => return None,
     })
 }
@@ -220,8 +236,8 @@ fn move_zero_extend<B: Backend>(b: &mut B, i: &Instruction, w: W) -> Maybe<B> {
 fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
     use Mnemonic as M;
     match i.mnemonic() {
-        M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq => move128(b, i, true),
-        M::Movups | M::Movupd | M::Movdqu => move128(b, i, false),
+        M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq | M::Movntdqa => move128(b, i, true),
+        M::Movups | M::Movupd | M::Movdqu | M::Lddqu => move128(b, i, false),
         M::Movd => move_zero_extend(b, i, W::B4),
         M::Movq => move_zero_extend(b, i, W::B8),
         M::Movss | M::Movsd => {
@@ -243,23 +259,40 @@ fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             write_reg(b, i.op0_register(), v);
             Ok(Some(Flow::Next))
         }
-        M::Pextrw if !is_memory(i, 0) && is_sse2_pextrw(i) => {
+        M::Pextrb | M::Pextrw | M::Pextrd | M::Pextrq | M::Extractps => {
+            let (w, lanes) = match i.mnemonic() {
+                M::Pextrb => (W::B1, 15),
+                M::Pextrw => (W::B2, 7),
+                M::Pextrd | M::Extractps => (W::B4, 3),
+                _ => (W::B8, 1),
+            };
             let x = b.xmm(xmm_index(i.op1_register()));
-            let v = b.extract(W::B2, x, i.immediate8() & 7);
-            write_reg(b, i.op0_register(), v);
+            let v = b.extract(w, x, i.immediate8() & lanes);
+            if is_memory(i, 0) {
+                let a = address(b, i);
+                b.store(w, a, v)?;
+            } else {
+                write_reg(b, i.op0_register(), v);
+            }
             Ok(Some(Flow::Next))
         }
-        M::Pinsrw => {
+        M::Pinsrb | M::Pinsrw | M::Pinsrd | M::Pinsrq => {
+            let (w, lanes) = match i.mnemonic() {
+                M::Pinsrb => (W::B1, 15),
+                M::Pinsrw => (W::B2, 7),
+                M::Pinsrd => (W::B4, 3),
+                _ => (W::B8, 1),
+            };
             let v = if is_memory(i, 1) {
                 let a = address(b, i);
-                b.load(W::B2, a)?
+                b.load(w, a)?
             } else {
                 let v = read_reg(b, i.op1_register());
-                b.trunc(W::B2, v)
+                b.trunc(w, v)
             };
             let d = xmm_index(i.op0_register());
             let x = b.xmm(d);
-            let r = b.replace(W::B2, x, i.immediate8() & 7, v);
+            let r = b.replace(w, x, i.immediate8() & lanes, v);
             b.set_xmm(d, r);
             Ok(Some(Flow::Next))
         }
@@ -267,13 +300,8 @@ fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
     }
 }
 
-/// PEXTRW with a memory form is SSE4.1; the register form of that opcode too.
-fn is_sse2_pextrw(i: &Instruction) -> bool {
-    matches!(i.code(), Code::Pextrw_r32_xmm_imm8 | Code::Pextrw_r64_xmm_imm8)
-}
-
 /// Byte selectors for lanes of `bytes` bytes chosen by the fields of an immediate.
-fn selectors(bytes: u8, lanes: &[u8]) -> [u8; 16] {
+pub fn selectors(bytes: u8, lanes: &[u8]) -> [u8; 16] {
     let mut sel = [0; 16];
     for (n, &lane) in lanes.iter().enumerate() {
         for k in 0..bytes {

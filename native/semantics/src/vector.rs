@@ -1,6 +1,7 @@
-//! Vector operations on numbers: the host's own SSE2 instructions, which are the definition.
+//! Vector operations on numbers: the host's own instructions, which are the definition. Those above SSE2
+//! are in functions of their own features; the host has SSE4.2 (engine's configuration, `doctor`).
 
-use crate::backend::{Vec2, VecShift, W};
+use crate::backend::{Vec1, Vec2, VecShift, W};
 use std::arch::x86_64::*;
 
 fn to(v: u128) -> __m128i {
@@ -13,9 +14,59 @@ fn from(v: __m128i) -> u128 {
     unsafe { std::mem::transmute(v) }
 }
 
+#[target_feature(enable = "sse4.2")]
+fn later1(op: Vec1, x: __m128i) -> Option<__m128i> {
+    Some(match op {
+        Vec1::Abs(W::B1) => _mm_abs_epi8(x),
+        Vec1::Abs(W::B2) => _mm_abs_epi16(x),
+        Vec1::Abs(_) => _mm_abs_epi32(x),
+        Vec1::ExtendS(W::B1) => _mm_cvtepi8_epi16(x),
+        Vec1::ExtendS(W::B2) => _mm_cvtepi16_epi32(x),
+        Vec1::ExtendS(_) => _mm_cvtepi32_epi64(x),
+        Vec1::ExtendU(W::B1) => _mm_cvtepu8_epi16(x),
+        Vec1::ExtendU(W::B2) => _mm_cvtepu16_epi32(x),
+        Vec1::ExtendU(_) => _mm_cvtepu32_epi64(x),
+        Vec1::Round(..) => return None,
+    })
+}
+
+/// `None` for the floating-point ones (`fp.rs`).
+pub fn unary(op: Vec1, a: u128) -> Option<u128> {
+    // SAFETY: the host has SSE4.2.
+    unsafe { later1(op, to(a)) }.map(from)
+}
+
+/// Operations that SSE3 to SSE4.2 added; `None` for others.
+#[target_feature(enable = "sse4.2")]
+fn later2(op: Vec2, x: __m128i, y: __m128i) -> Option<__m128i> {
+    Some(match op {
+        Vec2::MulLo(W::B4) => _mm_mullo_epi32(x, y),
+        Vec2::MulEvenS32 => _mm_mul_epi32(x, y),
+        Vec2::MulRoundS16 => _mm_mulhrs_epi16(x, y),
+        Vec2::MaddU8S8 => _mm_maddubs_epi16(x, y),
+        Vec2::MinU(W::B2) => _mm_min_epu16(x, y),
+        Vec2::MinU(W::B4) => _mm_min_epu32(x, y),
+        Vec2::MaxU(W::B2) => _mm_max_epu16(x, y),
+        Vec2::MaxU(W::B4) => _mm_max_epu32(x, y),
+        Vec2::MinS(W::B1) => _mm_min_epi8(x, y),
+        Vec2::MinS(W::B4) => _mm_min_epi32(x, y),
+        Vec2::MaxS(W::B1) => _mm_max_epi8(x, y),
+        Vec2::MaxS(W::B4) => _mm_max_epi32(x, y),
+        Vec2::Eq(W::B8) => _mm_cmpeq_epi64(x, y),
+        Vec2::GtS(W::B8) => _mm_cmpgt_epi64(x, y),
+        Vec2::PackUS(W::B4) => _mm_packus_epi32(x, y),
+        Vec2::Swizzle => _mm_shuffle_epi8(x, y),
+        _ => return None,
+    })
+}
+
 /// Integer operations of `Vec2`; `None` for the floating-point ones (`fp.rs`).
 pub fn integer(op: Vec2, a: u128, b: u128) -> Option<u128> {
     let (x, y) = (to(a), to(b));
+    // SAFETY: the host has SSE4.2.
+    if let Some(r) = unsafe { later2(op, x, y) } {
+        return Some(from(r));
+    }
     // SAFETY: SSE2 is part of x86-64.
     let r = unsafe {
         match op {
@@ -69,6 +120,7 @@ pub fn integer(op: Vec2, a: u128, b: u128) -> Option<u128> {
             Vec2::PackS(_) => _mm_packs_epi16(x, y),
             Vec2::PackUS(_) => _mm_packus_epi16(x, y),
             Vec2::F(..) | Vec2::FCmp(..) => return None,
+            Vec2::MulEvenS32 | Vec2::MulRoundS16 | Vec2::MaddU8S8 | Vec2::Swizzle => unreachable!("in `later2`"),
         }
     };
     Some(from(r))
@@ -99,6 +151,14 @@ pub fn shuffle(a: u128, b: u128, sel: [u8; 16]) -> u128 {
         *to = if s < 16 { x[usize::from(s)] } else { y[usize::from(s - 16)] };
     }
     u128::from_le_bytes(r)
+}
+
+pub fn blend(w: W, mask: u128, a: u128, b: u128) -> u128 {
+    let n = w.bits();
+    (0..128 / n).fold(0, |r, k| {
+        let lane = u128::from(w.mask()) << (k * n);
+        r | lane & if mask >> (k * n + n - 1) & 1 != 0 { b } else { a }
+    })
 }
 
 pub fn bitmask(w: W, a: u128) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use vkernel_difftest::generate::is_baseline;
+use vkernel_difftest::generate::is_known;
 use vkernel_recompiler::coverage::{Class, class};
 use vkernel_recompiler::{discover::Program, elf::Elf};
 
@@ -16,7 +16,7 @@ fn count(path: &str, sum: &mut Counts) -> Result<(), String> {
     let mut own = [0usize; 4];
     for f in Program::new(&elf, 0x1000_0000).functions() {
         for i in f.blocks.values().flat_map(|b| &b.instructions).filter(|i| seen.insert(i.ip())) {
-            if !is_baseline(i) {
+            if !is_known(i) {
                 own[3] += 1;
                 continue;
             }
@@ -29,7 +29,7 @@ fn count(path: &str, sum: &mut Counts) -> Result<(), String> {
     }
     let baseline = (own[0] + own[1] + own[2]) as f64 / 100.0;
     println!(
-        "{path}: {} lifted ({:.3} %), {} stepped ({:.3} %), {} unknown ({:.3} %), {} above the baseline",
+        "{path}: {} lifted ({:.3} %), {} stepped ({:.3} %), {} unknown ({:.3} %), {} of later extensions",
         own[0],
         own[0] as f64 / baseline,
         own[1],
