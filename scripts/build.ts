@@ -18,6 +18,10 @@ const verbs: Record<string, () => number | Promise<number>> = {
   'test:long': async () => (await import('./test.ts')).runTests('long'),
   check: async () => (await import('./test.ts')).runTests('check'),
   conformance: () => onDebianImage('comparing command lines with native Linux', 'conformance/commands.ts'),
+  'conformance:calls': () => {
+    must('comparing system calls with native Linux', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'conformance/run.ts'), ...rest])
+    return 0
+  },
   bench: () => onDebianImage('measuring', 'bench/run.ts'),
 }
 

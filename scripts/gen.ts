@@ -42,7 +42,7 @@ function cpuRs(): string {
 
 function argRs(a: Arg): string {
   switch (a.kind) {
-    case 'int': return 'Arg::Int'
+    case 'int': case 'flags': case 'pointer': return 'Arg::Int'
     case 'fd': return 'Arg::Fd'
     case 'dirfd': return 'Arg::DirFd'
     case 'path': return 'Arg::Path'

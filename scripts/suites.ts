@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { repositoryFiles } from './files.ts'
 import { IMAGE, ROOTFS, makeDebianImage, makeRootfs } from './rootfs.ts'
 import { root } from './stamp.ts'
-import { find, need } from './system.ts'
+import { find, isRoot, need } from './system.ts'
 
 export type Run = 'short' | 'long' | 'check'
 
@@ -35,6 +35,9 @@ function rustCrates(): string[] {
 const conformance = (): string | undefined =>
   need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeDebianImage(), undefined)
 
+const callPrograms = (): string | undefined =>
+  isRoot ? need({ bwrap: 'bubblewrap' }) : 'native Linux as a container has it is made by root: run the tests as root'
+
 const component = (name: string): string | undefined =>
   find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`
 
@@ -60,6 +63,7 @@ export function suites(): Suite[] {
       args: ['test', '--release', '--locked', '--quiet', '-p', `vkernel-${crate}`, '--', '--nocapture'], cwd: 'native', timeoutMinutes: 25,
     })),
     { name: 'rust: difftest, ten million cases', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-difftest', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 120 },
+    { name: 'system calls against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/run.ts'], timeoutMinutes: 10, prepare: callPrograms },
     { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', ROOTFS, '--image', IMAGE], timeoutMinutes: 20, prepare: conformance },
   ]
 }

@@ -58,6 +58,8 @@ export interface Inode {
   special?: Special
   /** Files of a host mount: the name they were found at, which moves with rename. */
   at?: Dentry
+  /** Extended attributes by name. */
+  xattrs?: Map<string, Buffer>
   /** Sockets: the address as it was given to bind(2). */
   address?: Buffer
   fs: FileSystem

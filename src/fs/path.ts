@@ -3,7 +3,7 @@
  * Works on dentries only; the host's own path walk is never involved.
  */
 import * as E from '../abi/errno.ts'
-import { S_IFLNK, S_IFMT, X_OK } from '../abi/fcntl.ts'
+import { RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, S_IFLNK, S_IFMT, X_OK } from '../abi/fcntl.ts'
 import { isDir, type Dentry, type Inode } from './inode.ts'
 import type { Vfs } from './vfs.ts'
 
@@ -41,16 +41,23 @@ function components(path: string): string[] {
 
 const isLink = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFLNK
 
-/** Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. */
-export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds): Found | E.Errno {
+/**
+ * Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. `how`: the
+ * RESOLVE_ bits of openat2(2).
+ */
+export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds, how = 0): Found | E.Errno {
   if (path === '') return -E.ENOENT
   if (path.length > 4095) return -E.ENAMETOOLONG
+  const top = how & RESOLVE_IN_ROOT ? at : vfs.root
+  const apart = (from: Dentry, to: Dentry): boolean => (how & RESOLVE_NO_XDEV) !== 0 && from.inode.fs !== to.inode.fs
+  if (path[0] === '/' && how & RESOLVE_BENEATH) return -E.EXDEV
   let links = 0
-  let dir = path[0] === '/' ? vfs.root : at
+  let dir = path[0] === '/' ? top : at
+  if (apart(at, dir)) return -E.EXDEV
   let rest = components(path)
   let n = 0
   let slash = path.endsWith('/') && rest.length > 0
-  if (rest.length === 0) return { dir: vfs.root, name: '.', node: vfs.root, slash: true }
+  if (rest.length === 0) return { dir: top, name: '.', node: top, slash: true }
   for (;;) {
     const name = rest[n]!
     const last = n === rest.length - 1
@@ -58,7 +65,9 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     if (!may(dir.inode, X_OK, c)) return -E.EACCES
     if (name.length > 255) return -E.ENAMETOOLONG
     if (name === '.' || name === '..') {
-      const next = name === '.' ? dir : dir.parent
+      if (name === '..' && dir === at && how & RESOLVE_BENEATH) return -E.EXDEV
+      const next = name === '.' || (dir === at && how & RESOLVE_IN_ROOT) ? dir : dir.parent
+      if (apart(dir, next)) return -E.EXDEV
       if (last) return { dir: next, name: '.', node: next, slash: true }
       dir = next
       n++
@@ -71,7 +80,12 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     }
     if (isLink(node.inode) && (!last || follow || slash)) {
       if (++links > MAX_LINKS) return -E.ELOOP
+      if (how & RESOLVE_NO_SYMLINKS) return -E.ELOOP
       const special = node.inode.special
+      if (how && (special?.kind === 'fd' || (special?.kind === 'link' && special.node))) {
+        if (how & RESOLVE_NO_MAGICLINKS) return -E.ELOOP
+        if (how & (RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_NO_XDEV)) return -E.EXDEV
+      }
       // A guest's own descriptor: only the loader knows what is behind it.
       if (special?.kind === 'fd') return last && !slash ? { dir, name, node, slash } : -E.ENOTDIR
       if (special?.kind === 'link' && special.node) {
@@ -84,13 +98,17 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
       }
       const target = special?.kind === 'link' ? special.target() : node.inode.target!
       if (target === '') return -E.ENOENT
-      if (target[0] === '/') dir = vfs.root
+      if (target[0] === '/') {
+        if (how & RESOLVE_BENEATH || apart(dir, top)) return -E.EXDEV
+        dir = top
+      }
       if (last && target.endsWith('/')) slash = true
       rest = [...components(target), ...rest.slice(n + 1)]
       n = 0
       if (rest.length === 0) return { dir, name: '.', node: dir, slash: true }
       continue
     }
+    if (apart(dir, node)) return -E.EXDEV
     if (last) {
       if (slash && !isDir(node.inode)) return -E.ENOTDIR
       return { dir, name, node, slash }

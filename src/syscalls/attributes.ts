@@ -26,6 +26,7 @@ function statInode(call: Call, i: Inode, follow: boolean): Buffer {
 
 const newfstatat: Handler = (call) => {
   const flags = call.int(3)
+  if (flags & ~(F.AT_SYMLINK_NOFOLLOW | F.AT_NO_AUTOMOUNT | F.AT_EMPTY_PATH | F.AT_STATX_SYNC_TYPE)) return -E.EINVAL
   const follow = !(flags & F.AT_SYMLINK_NOFOLLOW)
   const d = target(call, 0, 1, flags, follow)
   if (typeof d === 'number') return d
@@ -42,6 +43,8 @@ const fstat: Handler = (call) => {
 
 const statx: Handler = (call) => {
   const flags = call.int(2)
+  if (flags & ~(F.AT_SYMLINK_NOFOLLOW | F.AT_NO_AUTOMOUNT | F.AT_EMPTY_PATH | F.AT_STATX_SYNC_TYPE)) return -E.EINVAL
+  if ((flags & F.AT_STATX_SYNC_TYPE) === F.AT_STATX_SYNC_TYPE || call.int(3) < 0) return -E.EINVAL
   const d = target(call, 0, 1, flags, !(flags & F.AT_SYMLINK_NOFOLLOW))
   if (typeof d === 'number') return d
   call.out(4, writeStatx(call.task.container.vfs, d.inode))
@@ -50,7 +53,7 @@ const statx: Handler = (call) => {
 
 const faccessat2: Handler = (call) => {
   const mode = call.int(2), flags = call.int(3)
-  if (mode & ~7) return -E.EINVAL
+  if (mode & ~7 || flags & ~(F.AT_EACCESS | F.AT_SYMLINK_NOFOLLOW | F.AT_EMPTY_PATH)) return -E.EINVAL
   const d = target(call, 0, 1, flags, !(flags & F.AT_SYMLINK_NOFOLLOW))
   if (typeof d === 'number') return d
   if (mode !== 0 && !may(d.inode, mode, call.task.creds, !(flags & F.AT_EACCESS))) return -E.EACCES
@@ -122,6 +125,7 @@ function setOwner(call: Call, d: Dentry, uid: number, gid: number): number {
 
 const fchownat: Handler = (call) => {
   const flags = call.int(4)
+  if (flags & ~(F.AT_SYMLINK_NOFOLLOW | F.AT_EMPTY_PATH)) return -E.EINVAL
   const d = target(call, 0, 1, flags, !(flags & F.AT_SYMLINK_NOFOLLOW))
   return typeof d === 'number' ? d : setOwner(call, d, call.int(2), call.int(3))
 }
@@ -133,6 +137,7 @@ const fchown: Handler = (call) => {
 
 const utimensat: Handler = (call) => {
   const flags = call.int(3)
+  if (flags & ~(F.AT_SYMLINK_NOFOLLOW | F.AT_EMPTY_PATH)) return -E.EINVAL
   const d = target(call, 0, 1, F.AT_EMPTY_PATH, !(flags & F.AT_SYMLINK_NOFOLLOW))
   if (typeof d === 'number') return d
   const given = call.bytes(2)
@@ -201,13 +206,15 @@ const fstatfs: Handler = (call) => {
   return typeof d === 'number' ? d : statfsOf(call, d.inode, 1)
 }
 
-/** No extended attributes yet: none are there, and none can be set. */
-const none: Handler = () => -E.ENODATA
-const empty: Handler = () => 0
-const unsupported: Handler = () => -E.EOPNOTSUPP
+/** name_to_handle_at(2) on an overlay that is not exported. */
+const nameToHandleAt: Handler = (call) => {
+  const flags = call.int(4)
+  if (flags & ~(F.AT_SYMLINK_FOLLOW | F.AT_EMPTY_PATH | F.AT_EACCESS)) return -E.EINVAL
+  const d = target(call, 0, 1, flags, (flags & F.AT_SYMLINK_FOLLOW) !== 0)
+  return typeof d === 'number' ? d : -E.EOPNOTSUPP
+}
 
 export const handlers: Record<string, Handler> = {
   newfstatat, fstat, statx, faccessat2, readlinkat, fchmodat, fchmod, fchownat, fchown, utimensat, truncate, statfs, fstatfs,
-  getxattr: none, lgetxattr: none, fgetxattr: none, listxattr: empty, llistxattr: empty, flistxattr: empty,
-  setxattr: unsupported, lsetxattr: unsupported, fsetxattr: unsupported, removexattr: none, lremovexattr: none, fremovexattr: none,
+  name_to_handle_at: nameToHandleAt,
 }

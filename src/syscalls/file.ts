@@ -216,7 +216,10 @@ const getdents64: Handler = (call) => {
 }
 
 const memfdCreate: Handler = (call) => {
-  const fd = addon.guestMemfd(call.text(0), call.int(1) & 3)
+  const flags = call.int(1)
+  // MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL, MFD_EXEC; huge pages are the host's.
+  if (flags & ~0x1b || (flags & 0x18) === 0x18) return -E.EINVAL
+  const fd = addon.guestMemfd(call.text(0), flags & 8 ? flags & 11 : flags & 3)
   if (fd < 0) return fd
   call.fds.push(fd)
   const grant = Buffer.alloc(40)

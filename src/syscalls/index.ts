@@ -7,11 +7,12 @@ import { handlers as net } from './net.ts'
 import { ioctl, openat } from './open.ts'
 import { handlers as process, report } from './process.ts'
 import { nrOf } from './table/index.ts'
+import { handlers as xattr } from './xattr.ts'
 
 /** Not a system call: the loader's audit line. */
 export const REPORT_NR = 0xfff0
 
-const named: Record<string, Handler> = { ...file, ...attributes, ...exec, ...process, ...net, openat, ioctl }
+const named: Record<string, Handler> = { ...file, ...attributes, ...xattr, ...exec, ...process, ...net, openat, ioctl }
 
 export const handlers: ReadonlyMap<number, Handler> = new Map([
   ...Object.entries(named).map(([name, h]): [number, Handler] => [nrOf(name), h]),

@@ -32,15 +32,21 @@ export function grantHost(call: Call, fd: number, d: Dentry | undefined): number
 
 export function openat(call: Call): number {
   const { vfs } = call.task.container
-  const flags = call.int(2)
+  const asked = call.int(2)
+  // With O_PATH no other flag means anything (open(2)).
+  const flags = asked & F.O_PATH ? asked & (F.O_PATH | F.O_DIRECTORY | F.O_NOFOLLOW | F.O_CLOEXEC) : asked
+  const how = call.int(4)
+  const temporary = (flags & F.O_TMPFILE_BIT) !== 0
+  const create = (flags & F.O_CREAT) !== 0
+  if (create && flags & F.O_DIRECTORY) return -E.EINVAL
+  if (temporary && (!(flags & F.O_DIRECTORY) || (flags & F.O_ACCMODE) === F.O_RDONLY)) return -E.EINVAL
+  if (how & F.RESOLVE_CACHED && (create || temporary || flags & F.O_TRUNC)) return -E.EAGAIN
   const at = call.node(0)
   if (typeof at === 'number') return at
-  const temporary = (flags & F.O_TMPFILE) === F.O_TMPFILE
-  const create = (flags & F.O_CREAT) !== 0 && !(flags & F.O_PATH)
   const exclusive = create && (flags & F.O_EXCL) !== 0
   const follow = !(flags & F.O_NOFOLLOW) && !exclusive
   const creds = call.task.creds
-  const found = walk(vfs, at, call.text(1), follow, creds)
+  const found = walk(vfs, at, call.text(1), follow, creds, how)
   if (typeof found === 'number') return found
   const node = found.node
   if (temporary) return node ? openUnnamed(call, node, flags) : -E.ENOENT
@@ -64,7 +70,6 @@ function openUnnamed(call: Call, dir: Dentry, flags: number): number {
   const { vfs } = call.task.container
   const creds = call.task.creds
   if (!isDir(dir.inode)) return -E.ENOTDIR
-  if ((flags & F.O_ACCMODE) === F.O_RDONLY) return -E.EINVAL
   if (!writable(dir)) return -E.EROFS
   if (!may(dir.inode, F.W_OK | F.X_OK, creds)) return -E.EACCES
   if (dir.inode.special || dir.inode.fs.host) return -E.EOPNOTSUPP
@@ -102,6 +107,7 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
   if (writes && !device && !writable(node)) return type === F.S_IFDIR ? -E.EISDIR : -E.EROFS
   const want = access === F.O_RDONLY ? F.R_OK : access === F.O_WRONLY ? F.W_OK : F.R_OK | F.W_OK
   if (!created && !may(i, want, call.task.creds)) return -E.EACCES
+  if (flags & F.O_NOATIME && call.task.creds.uid[1] !== 0 && call.task.creds.uid[1] !== i.uid) return -E.EPERM
   if (type === F.S_IFDIR) return access === F.O_RDONLY ? grant(GRANT_DIR) : -E.EISDIR
   const special = i.special
   switch (special?.kind) {

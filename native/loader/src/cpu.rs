@@ -91,7 +91,7 @@ impl Thread {
             captured,
             sigmask: 0,
             saved_mask: None,
-            altstack: libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 },
+            altstack: signal::NO_ALTSTACK,
             fault: (0, 0),
             clear_child_tid: 0,
             robust_list: 0,

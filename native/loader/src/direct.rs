@@ -3,10 +3,12 @@
 //! image instead.
 
 use crate::cpu::Thread;
-use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ESPIPE, Errno, SysResult};
+use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, EOPNOTSUPP, ESPIPE, Errno, SysResult};
 use crate::files::{Description, Files, What};
+use crate::mm::PAGE;
 use crate::{erofs, guest, host, image, mediated, process};
 use std::sync::atomic::Ordering;
+use vkernel_abi::region::REGION_SIZE;
 use vkernel_abi::syscall::{Arg, Len, Syscall};
 
 const IOV_MAX: u64 = 1024;
@@ -37,16 +39,25 @@ pub fn host_call(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
                     Len::Arg { index, scale: 1 } => a[usize::from(*index)],
                     Len::Arg { index, scale } => (a[usize::from(*index)] & 0xffff_ffff) * u64::from(*scale),
                 };
-                v[n] = guest::range(a[n], len)?;
-                if a[n] == 0 && len > 0 && matches!(i64::from(row.nr), libc::SYS_read | libc::SYS_write) {
-                    return Err(EFAULT);
+                v[n] = guest::range(a[n], len);
+                // A count beyond the region is one that never comes to its end.
+                if let Arg::Ptr { len: Len::Arg { index, scale: 1 }, .. } = arg
+                    && v[n] == guest::BAD
+                    && a[n] < REGION_SIZE
+                    && len as i64 > 0
+                {
+                    v[usize::from(*index)] = REGION_SIZE - a[n] + PAGE;
+                    v[n] = guest::at(a[n]) as u64;
                 }
             }
-            Arg::Iov { count } => {
-                let list = iovecs(a[n], a[usize::from(*count)])?;
-                v[n] = list.as_ptr() as u64;
-                vectors.push(list);
-            }
+            // What cannot be read, or is too long, the kernel refuses in its own order.
+            Arg::Iov { count } => match iovecs(a[n], a[usize::from(*count)]) {
+                Ok(list) => {
+                    v[n] = list.as_ptr() as u64;
+                    vectors.push(list);
+                }
+                Err(_) => v[n] = guest::BAD,
+            },
             _ => {}
         }
     }
@@ -69,16 +80,16 @@ pub fn iovecs(addr: u64, count: u64) -> Result<Vec<libc::iovec>, Errno> {
         .map(|n| {
             let base: u64 = guest::read(addr + 16 * n)?;
             let len: u64 = guest::read(addr + 16 * n + 8)?;
-            if len > i64::MAX as u64 {
-                return Err(EINVAL);
-            }
-            Ok(libc::iovec { iov_base: guest::range(base, len)? as *mut _, iov_len: len as usize })
+            Ok(libc::iovec { iov_base: guest::range(base, len) as *mut _, iov_len: len as usize })
         })
         .collect()
 }
 
 /// Reads of image files; everything else on them, and data calls on directories, is an error.
 fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysResult {
+    if what == What::Path {
+        return Err(EBADF);
+    }
     let d = process::files().description(fd).ok_or(EBADF)?;
     let read_only = d.flags.load(Ordering::Relaxed) as i32 & libc::O_ACCMODE == libc::O_RDONLY;
     match i64::from(nr) {
@@ -90,6 +101,8 @@ fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysRe
             let at = match i64::from(nr) {
                 libc::SYS_pread64 => Some(a[3]),
                 libc::SYS_preadv => Some(a[3]),
+                // RWF_HIPRI, DSYNC, SYNC, NOWAIT, APPEND mean nothing here.
+                libc::SYS_preadv2 if a[5] & !0x1f != 0 => return Err(EOPNOTSUPP),
                 libc::SYS_preadv2 if a[3] as i64 != -1 => Some(a[3]),
                 _ => None,
             };
@@ -111,7 +124,8 @@ fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysRe
             // SAFETY: a lock on the descriptor's own description.
             unsafe { host::call(libc::SYS_flock, a) }
         }
-        libc::SYS_splice | libc::SYS_tee if position == 0 && read_only => Err(EINVAL),
+        libc::SYS_splice if position == 0 && read_only => Err(EINVAL),
+        libc::SYS_tee | libc::SYS_vmsplice => Err(EINVAL),
         libc::SYS_epoll_ctl => Err(crate::errno::EPERM),
         _ => Err(mediated::data_call_on(what)),
     }

@@ -430,7 +430,8 @@ fn replace(t: &mut Thread, plan: &Plan) -> Result<(), Errno> {
         }
         process::publish_text(mm.text_generation);
     }
-    t.altstack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    t.altstack = crate::signal::NO_ALTSTACK;
+    crate::prctl::reset_for_exec();
     t.clear_child_tid = 0;
     t.robust_list = 0;
     let exe = map_elf(&plan.exe, false)?;

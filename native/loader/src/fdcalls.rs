@@ -1,7 +1,7 @@
 //! close, dup, fcntl, pipe, ioctl, sendfile: the host's table changes, and ours follows.
 
 use crate::cpu::Thread;
-use crate::errno::{EBADF, EINVAL, ENOTTY, EOPNOTSUPP, Errno, SysResult};
+use crate::errno::{EBADF, EINVAL, ENOTDIR, ENOTTY, EOPNOTSUPP, Errno, SysResult};
 use crate::files::{Files, What};
 use crate::{direct, guest, host, process};
 use std::sync::atomic::Ordering;
@@ -44,6 +44,32 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     }
 }
 
+/// readahead, posix_fadvise, syncfs: checked, and then of no consequence.
+pub fn hint(nr: i64, a: [u64; 6]) -> SysResult {
+    let fd = a[0] as i32;
+    crate::mediated::check_open(fd)?;
+    let kind = process::files().kind(fd);
+    if kind.what == What::Path && nr != libc::SYS_syncfs {
+        return Err(EBADF);
+    }
+    let node = kind.what == What::Image || kind.node != 0;
+    match nr {
+        libc::SYS_fadvise64 if kind.what == What::Host => {
+            // SAFETY: integers only; the kernel knows pipes and bad advice.
+            unsafe { host::call(nr, a) }
+        }
+        libc::SYS_fadvise64 if a[2] as i64 >= 0 && a[3] <= 5 => Ok(0),
+        libc::SYS_fadvise64 => Err(EINVAL),
+        libc::SYS_readahead if kind.what == What::Directory || !node => Err(EINVAL),
+        libc::SYS_readahead => {
+            // SAFETY: integers only.
+            let flags = unsafe { host::call(libc::SYS_fcntl, [a[0], libc::F_GETFL as u64, 0, 0, 0, 0]) }?;
+            if flags & 3 == i64::from(libc::O_WRONLY) { Err(EBADF) } else { Ok(0) }
+        }
+        _ => Ok(0),
+    }
+}
+
 /// Hands a new pair of descriptors to the guest, or closes it when the guest's memory faults.
 pub fn pair_to_guest(addr: u64, pair: [i32; 2]) -> SysResult {
     let bytes: Vec<u8> = pair.iter().flat_map(|fd| fd.to_le_bytes()).collect();
@@ -67,6 +93,10 @@ fn close(fd: i32) -> SysResult {
     unsafe { host::call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]) }
 }
 
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+const F_SETOWN_EX: i32 = 15;
+const F_GETOWN_EX: i32 = 16;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 fn close_range(first: u32, last: u32, flags: u32) -> SysResult {
@@ -114,6 +144,7 @@ fn fcntl(t: &mut Thread, a: [u64; 6]) -> SysResult {
             process::files().duplicated(fd, to as i32);
             Ok(to)
         }
+        cmd if kind.what == What::Path && !matches!(cmd, libc::F_GETFD | libc::F_SETFD | libc::F_GETFL) => Err(EBADF),
         libc::F_GETFL | libc::F_SETFL if kind.what != What::Host => {
             let d = process::files().description(fd).ok_or(EBADF)?;
             let flags = d.flags.load(Ordering::Relaxed);
@@ -124,6 +155,8 @@ fn fcntl(t: &mut Thread, a: [u64; 6]) -> SysResult {
             d.flags.store(flags & !settable | a[2] as u32 & settable, Ordering::Relaxed);
             Ok(0)
         }
+        // The daemon opens files of the container with O_NOFOLLOW, which is not the guest's.
+        libc::F_GETFL if kind.node != 0 => plain(a).map(|flags| flags & !i64::from(libc::O_NOFOLLOW)),
         libc::F_GETFD
         | libc::F_SETFD
         | libc::F_GETFL
@@ -132,10 +165,15 @@ fn fcntl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         | libc::F_SETPIPE_SZ
         | libc::F_GETOWN
         | libc::F_SETOWN
+        | F_SETSIG
+        | F_GETSIG
+        | libc::F_GETLEASE
         | libc::F_ADD_SEALS
         | libc::F_GET_SEALS => plain(a),
+        F_SETOWN_EX | F_GETOWN_EX => plain([a[0], a[1], guest::range(a[2], 8), 0, 0, 0]),
+        libc::F_NOTIFY if kind.what != What::Directory => Err(ENOTDIR),
         libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-            let args = [a[0], a[1], guest::range(a[2], 32)?, 0, 0, 0];
+            let args = [a[0], a[1], guest::range(a[2], 32), 0, 0, 0];
             // SAFETY: a checked struct flock.
             unsafe { host::blocking(t.poll(), libc::SYS_fcntl, args) }
         }
@@ -174,6 +212,9 @@ fn ioctl_size(request: u32) -> Option<u64> {
 fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let fd = Files::check(a[0] as i32)?;
     crate::mediated::check_open(fd)?;
+    if process::files().kind(fd).what == What::Path {
+        return Err(EBADF);
+    }
     let size = ioctl_size(a[1] as u32).ok_or(ENOTTY)?;
     if process::files().kind(fd).what != What::Host && !matches!(a[1], libc::FIOCLEX | libc::FIONCLEX) {
         return Err(ENOTTY);
@@ -186,7 +227,7 @@ fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         guest::write(a[2], &(n as u32))?;
         return Ok(0);
     }
-    let arg = if size == 0 { a[2] } else { guest::range(a[2], size)? };
+    let arg = if size == 0 { a[2] } else { guest::range(a[2], size) };
     // SAFETY: the argument is an integer or a checked buffer of the request's size.
     unsafe { host::blocking(t.poll(), libc::SYS_ioctl, [a[0], a[1] & 0xffff_ffff, arg, 0, 0, 0]) }
 }

@@ -15,6 +15,8 @@ pub enum What {
     /// A regular file of the image.
     Image,
     Directory,
+    /// O_PATH: names a file, gives no access to it.
+    Path,
 }
 
 #[derive(Clone, Copy)]

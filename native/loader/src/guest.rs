@@ -29,15 +29,18 @@ pub fn at(addr: u64) -> *mut u8 {
     base().wrapping_add((addr & 0xffff_ffff) as usize)
 }
 
-/// Host pointer for a kernel call that touches `len` bytes; null stays null.
-pub fn range(addr: u64, len: u64) -> Result<u64, Errno> {
-    if addr == 0 {
-        return Ok(0);
+/// A host pointer that faults in every kernel call: so the kernel decides what comes before EFAULT.
+pub const BAD: u64 = -4096i64 as u64;
+
+/// Host pointer for a kernel call that touches `len` bytes; null stays null. A range that leaves the
+/// region faults in its guard, or is `BAD`.
+pub fn range(addr: u64, len: u64) -> u64 {
+    match addr {
+        0 => 0,
+        REGION_SIZE.. => BAD,
+        _ if len > REGION_SIZE - addr + GUARD_SIZE => BAD,
+        _ => at(addr) as u64,
     }
-    if addr >= REGION_SIZE || len > REGION_SIZE - addr {
-        return Err(EFAULT);
-    }
-    Ok(at(addr) as u64)
 }
 
 pub fn read_bytes(addr: u64, to: &mut [u8]) -> Result<(), Errno> {
@@ -72,7 +75,7 @@ macro_rules! plain { ($($t:ty)*) => { $(
     unsafe impl Plain for $t {}
 )* } }
 plain! { u8 u16 u32 u64 i32 i64 libc::timespec libc::timeval libc::iovec libc::sigset_t libc::rlimit64
-libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 4] [u64; 3] [u32; 2] }
+libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 7] [u64; 4] [u64; 3] [u32; 2] }
 
 pub fn read<T: Plain>(addr: u64) -> Result<T, Errno> {
     let mut v = MaybeUninit::<T>::uninit();

@@ -13,14 +13,23 @@ use vkernel_abi::generated::ring as abi;
 /// Listings that are being read, by (description address).
 static LISTINGS: Mutex<Option<HashMap<usize, Vec<u8>>>> = Mutex::new(None);
 
-/// getdents64(2) over whole listings that the daemon sends; the description's offset counts entries.
+/// getdents64(2).
 pub fn getdents(t: &mut Thread, a: [u64; 6]) -> SysResult {
+    entries(t, a, <[u8]>::to_vec)
+}
+
+/// Reads over whole listings that the daemon sends; the description's offset counts entries. `shape`
+/// makes what the guest gets of a linux_dirent64.
+fn entries(t: &mut Thread, a: [u64; 6], shape: impl Fn(&[u8]) -> Vec<u8>) -> SysResult {
     let fd = a[0] as i32;
     check_open(fd)?;
     let kind = process::files().kind(fd);
+    if kind.what == What::Path {
+        return Err(crate::errno::EBADF);
+    }
     #[cfg(feature = "bare")]
     if ring::conn() < 0 {
-        let args = [a[0], guest::range(a[1], a[2])?, a[2], 0, 0, 0];
+        let args = [a[0], guest::range(a[1], a[2]), a[2], 0, 0, 0];
         // SAFETY: a checked buffer.
         return unsafe { host::call(libc::SYS_getdents64, args) };
     }
@@ -48,13 +57,14 @@ pub fn getdents(t: &mut Thread, a: [u64; 6]) -> SysResult {
             break;
         }
         if index >= start {
-            if out.len() + len > capacity {
+            let record = shape(&listing[at..at + len]);
+            if out.len() + record.len() > capacity {
                 if out.is_empty() {
                     return Err(EINVAL);
                 }
                 break;
             }
-            out.extend_from_slice(&listing[at..at + len]);
+            out.extend_from_slice(&record);
         }
         index += 1;
         at += len;
@@ -69,6 +79,21 @@ pub fn getdents(t: &mut Thread, a: [u64; 6]) -> SysResult {
         map.insert(key, listing);
     }
     Ok(out.len() as i64)
+}
+
+/// getdents(2): linux_dirent, which has the type behind the name.
+pub fn getdents_old(t: &mut Thread, a: [u64; 6]) -> SysResult {
+    entries(t, a, |r| {
+        let name = &r[19..];
+        let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+        let len = (18 + end + 2).next_multiple_of(8);
+        let mut out = vec![0u8; len];
+        out[..16].copy_from_slice(&r[..16]);
+        out[16..18].copy_from_slice(&(len as u16).to_le_bytes());
+        out[18..18 + end].copy_from_slice(&name[..end]);
+        out[len - 1] = r[18];
+        out
+    })
 }
 
 fn fetch_listing(t: &mut Thread, node: u32) -> Result<Vec<u8>, Errno> {

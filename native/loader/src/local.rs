@@ -1,7 +1,7 @@
 //! Calls answered from the loader's own state, and small ones around a single host call.
 
 use crate::cpu::Thread;
-use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, SysResult};
+use crate::errno::{EINVAL, EPERM, Errno, SysResult};
 use crate::{guest, host, process};
 
 const ARCH_SET_GS: u64 = 0x1001;
@@ -19,53 +19,6 @@ pub fn arch_prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         _ => return Err(EINVAL),
     }
     Ok(0)
-}
-
-pub fn prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    // SAFETY: integers, or checked 16-byte buffers.
-    let plain = |a: [u64; 6]| unsafe { host::call(libc::SYS_prctl, a) };
-    match a[0] as i32 {
-        libc::PR_SET_NAME => {
-            let mut name = [0u8; 16];
-            let given = guest::read_cstr(a[1], 4096)?;
-            let n = given.len().min(15);
-            name[..n].copy_from_slice(&given[..n]);
-            plain([a[0], name.as_ptr() as u64, 0, 0, 0, 0])
-        }
-        libc::PR_GET_NAME => plain([a[0], guest::range(a[1], 16)?, 0, 0, 0, 0]),
-        libc::PR_SET_PDEATHSIG | libc::PR_SET_CHILD_SUBREAPER => plain(a),
-        libc::PR_GET_PDEATHSIG | libc::PR_GET_CHILD_SUBREAPER => plain([a[0], guest::range(a[1], 4)?, 0, 0, 0, 0]),
-        // The process stays undumpable on the host whatever the guest says.
-        libc::PR_GET_DUMPABLE => Ok(1),
-        libc::PR_SET_DUMPABLE => {
-            if a[1] > 1 {
-                Err(EINVAL)
-            } else {
-                Ok(0)
-            }
-        }
-        libc::PR_SET_NO_NEW_PRIVS => {
-            if a[1] == 1 {
-                Ok(0)
-            } else {
-                Err(EINVAL)
-            }
-        }
-        libc::PR_GET_NO_NEW_PRIVS => Ok(0),
-        libc::PR_GET_KEEPCAPS => Ok(0),
-        libc::PR_SET_KEEPCAPS => Ok(0),
-        libc::PR_CAPBSET_READ => {
-            if a[1] <= 40 {
-                Ok(1)
-            } else {
-                Err(EINVAL)
-            }
-        }
-        libc::PR_GET_SECCOMP => Ok(0),
-        libc::PR_SET_TIMERSLACK | libc::PR_GET_TIMERSLACK => plain(a),
-        libc::PR_GET_TID_ADDRESS => guest::write(a[1], &t.clear_child_tid).map(|()| 0),
-        _ => Err(EINVAL),
-    }
 }
 
 pub fn uname(a: [u64; 6]) -> SysResult {
@@ -143,38 +96,6 @@ pub fn prlimit(pid: u64, resource: u64, new: u64, old: u64) -> SysResult {
     Ok(0)
 }
 
-/// The default capability set of a container (OCI runtimes' list), all the guest's root ever has.
-const DEFAULT_CAPS: u64 = 0x0000_0000_a804_25fb;
-
-pub fn capabilities(nr: i64, a: [u64; 6]) -> SysResult {
-    const VERSION_3: u32 = 0x2008_0522;
-    let version: u32 = guest::read(a[0])?;
-    if version != VERSION_3 {
-        guest::write(a[0], &VERSION_3)?;
-        return if a[1] == 0 { Ok(0) } else { Err(EINVAL) };
-    }
-    if nr == libc::SYS_capget && a[1] != 0 {
-        let all = if process::creds().uid[1] == 0 { DEFAULT_CAPS } else { 0 };
-        for (n, half) in [all as u32, (all >> 32) as u32].into_iter().enumerate() {
-            for (field, v) in [half, half, 0].into_iter().enumerate() {
-                guest::write(a[1] + 12 * n as u64 + 4 * field as u64, &v)?;
-            }
-        }
-    }
-    Ok(0)
-}
-
-pub fn membarrier(a: [u64; 6]) -> SysResult {
-    match a[0] as i32 {
-        0 => Ok(1),
-        1 => {
-            // SAFETY: integers only.
-            unsafe { host::call(libc::SYS_membarrier, [1, 0, 0, 0, 0, 0]) }
-        }
-        _ => Err(EINVAL),
-    }
-}
-
 /// Clocks through the loader's own vDSO.
 pub fn clock(nr: i64, a: [u64; 6]) -> SysResult {
     let now = |clock: i32| {
@@ -218,24 +139,12 @@ pub fn get_robust_list(t: &mut Thread, a: [u64; 6]) -> SysResult {
     Ok(0)
 }
 
-/// futex(2) on the host, on the region's address. Waiting, waking and requeueing are the kernel's.
-pub fn futex(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    const CMD: u64 = 0x7f;
-    let cmd = (a[1] & CMD) as i32;
-    if !a[0].is_multiple_of(4) {
-        return Err(EINVAL);
+/// Protection keys on a processor that has none (pkeys(7)).
+pub fn pkeys(nr: i64, a: [u64; 6]) -> SysResult {
+    match nr {
+        libc::SYS_pkey_alloc if a[0] != 0 || a[1] & !3 != 0 => Err(EINVAL),
+        libc::SYS_pkey_alloc => Err(Errno(libc::ENOSPC)),
+        libc::SYS_pkey_mprotect if a[3] as i32 == -1 => crate::memcalls::dispatch(libc::SYS_mprotect, a),
+        _ => Err(EINVAL),
     }
-    let mut v = a;
-    v[0] = guest::range(a[0], 4)?;
-    if v[0] == 0 {
-        return Err(EFAULT);
-    }
-    match cmd {
-        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET | libc::FUTEX_LOCK_PI => v[3] = guest::range(a[3], 16)?,
-        libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET | libc::FUTEX_UNLOCK_PI | libc::FUTEX_TRYLOCK_PI => {}
-        libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => v[4] = guest::range(a[4], 4)?,
-        _ => return Err(ENOSYS),
-    }
-    // SAFETY: addresses of the region.
-    unsafe { host::blocking(t.poll(), libc::SYS_futex, v) }
 }

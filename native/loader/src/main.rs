@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bare")]
 mod bare;
+mod clone;
 mod cpu;
 mod credcalls;
 mod direct;
@@ -13,16 +14,23 @@ mod fdcalls;
 mod fdpath;
 mod fifo;
 mod files;
+mod forms;
+mod futexcalls;
 mod guest;
 mod host;
 mod image;
+mod ipc;
 mod listing;
 mod local;
 mod lockdown;
 mod mediated;
 mod memcalls;
+mod messages;
+mod mlock;
 mod mm;
+mod mremap;
 mod netcalls;
+mod prctl;
 mod process;
 mod ring;
 mod seccomp;

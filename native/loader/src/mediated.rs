@@ -4,6 +4,7 @@
 use crate::cpu::Thread;
 use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR, Errno, SysResult};
 use crate::files::{Files, What};
+use crate::forms::{RESOLVE_IN_ROOT, canonical};
 use crate::ring::{self, NULL, Reply};
 use crate::{fdpath, fifo, guest, host, process};
 use vkernel_abi::generated::ring as abi;
@@ -13,47 +14,11 @@ use vkernel_abi::syscall::{Arg, Dir, Len};
 const REPORT: u32 = 0xfff0;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
-const CWD: u64 = AT_FDCWD as u64;
+/// What F_GETFL shows of every file a 64-bit program opens.
+const O_LARGEFILE: u32 = 0x8000;
 
 pub fn nr(n: i64) -> u32 {
     n as u32
-}
-
-/// Turns a legacy call into its *at form (docs/abi.md).
-fn canonical(nr: u32, a: [u64; 6]) -> Result<(u32, [u64; 6]), Errno> {
-    let n = |x: i64| x as u32;
-    let no_follow = libc::AT_SYMLINK_NOFOLLOW as u64;
-    Ok(match i64::from(nr) {
-        libc::SYS_open => (n(libc::SYS_openat), [CWD, a[0], a[1], a[2], 0, 0]),
-        libc::SYS_creat => {
-            let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
-            (n(libc::SYS_openat), [CWD, a[0], flags, a[1], 0, 0])
-        }
-        libc::SYS_openat2 => {
-            let how: [u64; 3] = guest::read(a[2])?;
-            if a[3] != 24 || how[0] >> 32 != 0 {
-                return Err(EINVAL);
-            }
-            (n(libc::SYS_openat), [a[0], a[1], how[0], how[1], how[2], 0])
-        }
-        libc::SYS_stat => (n(libc::SYS_newfstatat), [CWD, a[0], a[1], 0, 0, 0]),
-        libc::SYS_lstat => (n(libc::SYS_newfstatat), [CWD, a[0], a[1], no_follow, 0, 0]),
-        libc::SYS_access => (n(libc::SYS_faccessat2), [CWD, a[0], a[1], 0, 0, 0]),
-        libc::SYS_faccessat => (n(libc::SYS_faccessat2), [a[0], a[1], a[2], 0, 0, 0]),
-        libc::SYS_rename => (n(libc::SYS_renameat2), [CWD, a[0], CWD, a[1], 0, 0]),
-        libc::SYS_renameat => (n(libc::SYS_renameat2), [a[0], a[1], a[2], a[3], 0, 0]),
-        libc::SYS_mkdir => (n(libc::SYS_mkdirat), [CWD, a[0], a[1], 0, 0, 0]),
-        libc::SYS_rmdir => (n(libc::SYS_unlinkat), [CWD, a[0], libc::AT_REMOVEDIR as u64, 0, 0, 0]),
-        libc::SYS_unlink => (n(libc::SYS_unlinkat), [CWD, a[0], 0, 0, 0, 0]),
-        libc::SYS_link => (n(libc::SYS_linkat), [CWD, a[0], CWD, a[1], 0, 0]),
-        libc::SYS_symlink => (n(libc::SYS_symlinkat), [a[0], CWD, a[1], 0, 0, 0]),
-        libc::SYS_readlink => (n(libc::SYS_readlinkat), [CWD, a[0], a[1], a[2], 0, 0]),
-        libc::SYS_chmod => (n(libc::SYS_fchmodat), [CWD, a[0], a[1], 0, 0, 0]),
-        libc::SYS_chown => (n(libc::SYS_fchownat), [CWD, a[0], a[1], a[2], 0, 0]),
-        libc::SYS_lchown => (n(libc::SYS_fchownat), [CWD, a[0], a[1], a[2], no_follow, 0]),
-        libc::SYS_mknod => (n(libc::SYS_mknodat), [CWD, a[0], a[1], a[2], 0, 0]),
-        _ => (nr, a),
-    })
 }
 
 /// Answers a mediated call of the guest.
@@ -61,6 +26,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
     let (nr, a) = canonical(nr0, args)?;
     let (nr, mut a) = fdpath::rewrite(nr, a)?.unwrap_or((nr, a));
     match i64::from(nr) {
+        libc::SYS_openat if nr0 == nr => return openat(t, [a[0], a[1], a[2], a[3], 0, 0]),
         libc::SYS_openat => return openat(t, a),
         libc::SYS_fstat => {
             if let Some(r) = stat_of_host(a[0] as i32, a[1]) {
@@ -78,11 +44,12 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             request(t, nr, a)?.ret?;
             return contents_of_unnamed(a[0] as i32, a[2]);
         }
+        libc::SYS_faccessat2 if a[2] & 0xffff_fff8 != 0 => return Err(EINVAL),
         libc::SYS_readlink | libc::SYS_readlinkat => return readlinkat(t, a),
         libc::SYS_statx if a[2] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {
             let fd = a[0] as i32;
             if fd != AT_FDCWD && is_plain_host(fd) {
-                let args = [a[0], c"".as_ptr() as u64, a[2], a[3], guest::range(a[4], 256)?, 0];
+                let args = [a[0], c"".as_ptr() as u64, a[2], a[3], guest::range(a[4], 256), 0];
                 // SAFETY: an empty path and a checked buffer.
                 return unsafe { host::call(libc::SYS_statx, args) };
             }
@@ -97,7 +64,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
         }
         libc::SYS_fchdir => {
             let kind = process::files().kind(a[0] as i32);
-            if kind.what != What::Directory {
+            if kind.node == 0 {
                 check_open(a[0] as i32)?;
                 return Err(ENOTDIR);
             }
@@ -114,6 +81,10 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
         | libc::SYS_fchown
         | libc::SYS_fstatfs => {
             check_open(a[0] as i32)?;
+            if i64::from(nr) != libc::SYS_fstatfs && nr == nr0 && process::files().kind(a[0] as i32).what == What::Path
+            {
+                return Err(EBADF);
+            }
             if is_plain_host(a[0] as i32) {
                 return on_plain_host(nr, a);
             }
@@ -146,7 +117,7 @@ fn stat_of_host(fd: i32, buf: u64) -> Option<SysResult> {
         return Some(Err(e));
     }
     is_plain_host(fd).then(|| {
-        let args = [fd as u64, guest::range(buf, 144)?, 0, 0, 0, 0];
+        let args = [fd as u64, guest::range(buf, 144), 0, 0, 0, 0];
         // SAFETY: a checked buffer of struct stat's size.
         unsafe { host::call(libc::SYS_fstat, args) }
     })
@@ -195,18 +166,28 @@ fn on_plain_host(nr: u32, a: [u64; 6]) -> SysResult {
     match i64::from(nr) {
         libc::SYS_fchmod | libc::SYS_fchown => Ok(0),
         libc::SYS_fstatfs => {
-            let args = [a[0], guest::range(a[1], 120)?, 0, 0, 0, 0];
+            let args = [a[0], guest::range(a[1], 120), 0, 0, 0, 0];
             // SAFETY: a checked buffer of struct statfs's size.
             unsafe { host::call(libc::SYS_fstatfs, args) }
         }
         libc::SYS_flistxattr => Ok(0),
+        libc::SYS_fsetxattr | libc::SYS_fgetxattr | libc::SYS_fremovexattr => {
+            guest::read_cstr(a[1], 255).map_err(|e| if e == ENAMETOOLONG { Errno(libc::ERANGE) } else { e })?;
+            if i64::from(nr) == libc::SYS_fsetxattr {
+                if a[4] & !3 != 0 {
+                    return Err(EINVAL);
+                }
+                guest::read_bytes(a[2], &mut vec![0; a[3].min(65536) as usize])?;
+            }
+            Err(crate::errno::EOPNOTSUPP)
+        }
         _ => Err(crate::errno::EOPNOTSUPP),
     }
 }
 
 /// The node id that stands for a descriptor argument.
 fn node_of(fd: i32, dir: bool) -> Result<u64, Errno> {
-    if dir && fd == AT_FDCWD {
+    if fd == AT_FDCWD && dir {
         return Ok(u64::from(process::fs().cwd));
     }
     let k = process::files().kind(fd);
@@ -215,6 +196,19 @@ fn node_of(fd: i32, dir: bool) -> Result<u64, Errno> {
         return Err(if dir { ENOTDIR } else { EBADF });
     }
     Ok(u64::from(k.node))
+}
+
+/// Whether an empty path may stand for the descriptor itself.
+fn takes_empty(nr: u32, a: &[u64; 6]) -> bool {
+    let flags = match i64::from(nr) {
+        libc::SYS_newfstatat | libc::SYS_utimensat | libc::SYS_faccessat2 => a[3],
+        libc::SYS_statx => a[2],
+        libc::SYS_fchownat | libc::SYS_linkat => a[4],
+        // The loader's own use of them, and readlinkat's rule (readlink(2)).
+        libc::SYS_execve | libc::SYS_readlinkat => return true,
+        _ => 0,
+    };
+    flags & libc::AT_EMPTY_PATH as u64 != 0 || i64::from(nr) == libc::SYS_utimensat && a[1] == 0
 }
 
 struct Out {
@@ -247,10 +241,13 @@ pub fn request(t: &mut Thread, nr: u32, args: [u64; 6]) -> Result<Reply, Errno> 
                 }
                 let bytes = if v == 0 { Vec::new() } else { guest::read_path(v)? };
                 if let Some(d) = pending_dir.take() {
-                    sent[d] = if bytes.first() == Some(&b'/') {
+                    let in_root = i64::from(nr) == libc::SYS_openat && args[4] & RESOLVE_IN_ROOT != 0;
+                    sent[d] = if bytes.first() == Some(&b'/') && !in_root {
                         u64::from(abi::ROOT_NODE)
+                    } else if bytes.is_empty() && !takes_empty(nr, &args) {
+                        return Err(crate::errno::ENOENT);
                     } else {
-                        node_of(args[d] as i32, !bytes.is_empty())?
+                        node_of(args[d] as i32, !bytes.is_empty() || args[d] as i32 == AT_FDCWD)?
                     };
                 } else if *arg == Arg::Path && n == 0 && bytes.first() != Some(&b'/') {
                     // Calls without a dirfd (chdir, truncate, statfs, setxattr, …): args[5] carries it.
@@ -308,7 +305,8 @@ pub fn request(t: &mut Thread, nr: u32, args: [u64; 6]) -> Result<Reply, Errno> 
 
 /// utime, utimes, futimesat as utimensat.
 fn times(t: &mut Thread, old: u32, a: [u64; 6]) -> SysResult {
-    let (dir, path, at) = if i64::from(old) == libc::SYS_futimesat { (a[0], a[1], a[2]) } else { (CWD, a[0], a[1]) };
+    let (dir, path, at) =
+        if i64::from(old) == libc::SYS_futimesat { (a[0], a[1], a[2]) } else { (AT_FDCWD as u64, a[0], a[1]) };
     let mut spec = Vec::new();
     if at != 0 {
         let times: [u64; 4] = if i64::from(old) == libc::SYS_utime {
@@ -412,9 +410,15 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
             if fd < 0 {
                 return Err(crate::errno::EMFILE);
             }
-            let what = if kind == abi::GRANT_DIR { What::Directory } else { What::Image };
+            let path = flags & libc::O_PATH != 0;
+            let what = match kind {
+                _ if path => What::Path,
+                abi::GRANT_DIR => What::Directory,
+                _ => What::Image,
+            };
             let keep = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC);
-            process::files().insert(fd, what, node, (u64_at(8), u64_at(16)), keep as u32 | 0x8000)?;
+            let keep = keep as u32 | if path { 0 } else { O_LARGEFILE };
+            process::files().insert(fd, what, node, (u64_at(8), u64_at(16)), keep)?;
             Ok(i64::from(fd))
         }
     }

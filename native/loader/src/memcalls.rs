@@ -4,7 +4,7 @@ use crate::cpu::Thread;
 use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, ESPIPE, Errno, SysResult};
 use crate::files::{Files, What};
 use crate::mm::{Backing, HostFile, PAGE, PROT_EXEC, page_up};
-use crate::{erofs, guest, host, image, mediated, process, ring};
+use crate::{erofs, guest, host, image, mediated, mlock, process, ring};
 use vkernel_abi::region::{MMAP_MIN_ADDR, REGION_SIZE};
 
 pub fn mmap(t: &mut Thread, a: [u64; 6]) -> SysResult {
@@ -35,6 +35,7 @@ pub fn mmap(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let what = process::files().kind(fd).what;
     match what {
         What::Directory => Err(ENODEV),
+        What::Path => Err(EBADF),
         What::Image => {
             let r = map_image(fd, addr, len, prot, kind | place, off);
             if r == Err(EACCES) && prot & PROT_EXEC != 0 {
@@ -202,21 +203,24 @@ pub fn dispatch(nr: i64, a: [u64; 6]) -> SysResult {
         }
         libc::SYS_brk => Ok(mm.set_brk(a[0]) as i64),
         libc::SYS_mremap => mm.remap(a[0], a[1], a[2], a[3] as i32, a[4]).map(|v| v as i64),
-        libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 | libc::SYS_mlockall | libc::SYS_munlockall => Ok(0),
-        libc::SYS_mincore => {
-            let pages = page_up(a[1]) / PAGE;
-            if !a[0].is_multiple_of(PAGE) {
+        libc::SYS_mlock
+        | libc::SYS_munlock
+        | libc::SYS_mlock2
+        | libc::SYS_mlockall
+        | libc::SYS_munlockall
+        | libc::SYS_mincore => mlock::dispatch(&mut mm, nr, a),
+        libc::SYS_msync => {
+            let flags = a[2] as i32;
+            let both = libc::MS_ASYNC | libc::MS_SYNC;
+            if flags & !(both | libc::MS_INVALIDATE) != 0 || !a[0].is_multiple_of(PAGE) || flags & both == both {
                 return Err(EINVAL);
             }
-            if (0..pages).any(|n| mm.find(a[0] + n * PAGE).is_none()) {
+            let len = page_up(a[1]);
+            if len < a[1] || a[0] >= REGION_SIZE || len > REGION_SIZE - a[0] || !mlock::is_mapped(&mm, a[0], len) {
                 return Err(ENOMEM);
             }
-            guest::write_bytes(a[2], &vec![1u8; pages as usize])?;
-            Ok(0)
-        }
-        libc::SYS_msync => {
             // SAFETY: a checked range of the region.
-            unsafe { host::call(nr, [guest::range(a[0], a[1])?, a[1], a[2], 0, 0, 0]) }
+            unsafe { host::call(nr, [guest::range(a[0], a[1]), a[1], a[2], 0, 0, 0]) }
         }
         _ => advise(&mm, a),
     }

@@ -24,6 +24,11 @@ pub enum Backing {
     },
     Stack,
     Heap,
+    /// System V shared memory, attached at `start`.
+    Segment {
+        id: i32,
+        start: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub struct Mm {
     pub brk: u64,
     /// Changes whenever text appears or goes: decode caches and instances follow it.
     pub text_generation: u64,
+    /// mlockall(MCL_FUTURE): what is mapped from now on is locked; with MCL_ONFAULT, when touched.
+    pub lock_future: Option<i32>,
 }
 
 /// The host side of a file mapping.
@@ -64,18 +71,18 @@ fn host_map(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, off: u64) -> Re
     if p == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
 }
 
-fn last() -> Errno {
+pub fn last() -> Errno {
     Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// Takes `addr..addr+len` back to inaccessible.
-fn host_unmap(addr: u64, len: u64) -> Result<(), Errno> {
+pub fn host_unmap(addr: u64, len: u64) -> Result<(), Errno> {
     host_map(addr, len, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
 }
 
 impl Mm {
     pub fn new() -> Self {
-        Self { vmas: BTreeMap::new(), brk_start: 0, brk: 0, text_generation: 1 }
+        Self { vmas: BTreeMap::new(), brk_start: 0, brk: 0, text_generation: 1, lock_future: None }
     }
 
     /// Forgets everything: the address space of a new program.
@@ -84,6 +91,7 @@ impl Mm {
         self.text_generation += 1;
         self.brk_start = 0;
         self.brk = 0;
+        self.lock_future = None;
         host_unmap(0, REGION_SIZE)
     }
 
@@ -140,7 +148,7 @@ impl Mm {
         self.vmas.range(addr..addr + len).map(|(s, _)| *s).collect()
     }
 
-    fn forget(&mut self, addr: u64, len: u64) {
+    pub fn forget(&mut self, addr: u64, len: u64) {
         for start in self.isolate(addr, len) {
             if let Some(vma) = self.vmas.remove(&start)
                 && vma.text
@@ -205,6 +213,11 @@ impl Mm {
             }
         }
         self.forget(addr, len);
+        if let Some(onfault) = self.lock_future {
+            // Best effort, as mmap(2) says of MAP_LOCKED.
+            // SAFETY: what was mapped above.
+            unsafe { libc::syscall(libc::SYS_mlock2, guest::at(addr), len, onfault) };
+        }
         let text = prot & PROT_EXEC != 0 && prot & libc::PROT_WRITE == 0 && file.is_some();
         if text {
             self.text_generation += 1;
@@ -269,7 +282,7 @@ impl Mm {
     }
 
     /// Joins equal neighbours around a range, as /proc/self/maps shows them.
-    fn merge(&mut self, addr: u64, len: u64) {
+    pub fn merge(&mut self, addr: u64, len: u64) {
         let first = self.vmas.range(..addr).next_back().map_or(addr, |(s, _)| *s);
         let starts: Vec<u64> = self.vmas.range(first..=addr + len).map(|(s, _)| *s).collect();
         for pair in starts.windows(2).rev() {
@@ -311,70 +324,11 @@ impl Mm {
         to
     }
 
-    /// mremap(2).
-    pub fn remap(&mut self, old: u64, old_len: u64, new_len: u64, flags: i32, to: u64) -> Result<u64, Errno> {
-        let (old_len, new_len) = (page_up(old_len), page_up(new_len));
-        let fixed = flags & libc::MREMAP_FIXED != 0;
-        let may_move = flags & libc::MREMAP_MAYMOVE != 0;
-        let known = libc::MREMAP_FIXED | libc::MREMAP_MAYMOVE;
-        if !old.is_multiple_of(PAGE) || new_len == 0 || old_len == 0 || flags & !known != 0 || fixed && !may_move {
-            return Err(EINVAL);
-        }
-        let (start, vma) = self.find(old).ok_or(crate::errno::EFAULT)?;
-        if old + old_len > vma.end {
-            return Err(crate::errno::EFAULT);
-        }
-        let mut vma = vma.clone();
-        if let Backing::File { off, .. } = &mut vma.backing {
-            *off += old - start;
-        }
-        if !fixed {
-            if new_len <= old_len {
-                if new_len < old_len {
-                    self.unmap(old + new_len, old_len - new_len)?;
-                }
-                return Ok(old);
-            }
-            let grow = new_len - old_len;
-            let room = old + new_len <= REGION_SIZE && self.is_free(old + old_len, grow);
-            if room && vma.end == old + old_len {
-                // The kernel grows the host mapping only when nothing is behind it; the reservation
-                // is, so the tail is moved away and back: remap onto itself with MREMAP_FIXED fails,
-                // hence private anonymous memory is extended by a fresh mapping.
-                if matches!(vma.backing, Backing::Anonymous | Backing::Heap) && vma.flags & libc::MAP_PRIVATE != 0 {
-                    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-                    self.map(old + old_len, grow, vma.prot, flags, None, vma.backing.clone())?;
-                    self.merge(old, new_len);
-                    return Ok(old);
-                }
-            }
-            if !may_move {
-                return Err(ENOMEM);
-            }
-        }
-        let to = if fixed { self.place(to, new_len, libc::MAP_FIXED)? } else { self.place(0, new_len, 0)? };
-        if fixed && to < old + old_len && old < to + new_len {
-            return Err(EINVAL);
-        }
-        self.forget(to, new_len);
-        // SAFETY: both ranges lie in the region.
-        let p = unsafe {
-            libc::mremap(
-                guest::at(old).cast(),
-                old_len as usize,
-                new_len as usize,
-                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-                guest::at(to),
-            )
-        };
-        if p == libc::MAP_FAILED {
-            return Err(last());
-        }
-        self.forget(old, old_len);
-        host_unmap(old, old_len)?;
-        vma.end = to + new_len;
-        self.vmas.insert(to, vma);
-        Ok(to)
+    /// A System V segment was attached at `addr` by the host.
+    pub fn attached(&mut self, addr: u64, len: u64, prot: i32, id: i32) {
+        self.forget(addr, len);
+        let backing = Backing::Segment { id, start: addr };
+        self.vmas.insert(addr, Vma { end: addr + len, prot, flags: libc::MAP_SHARED, backing, text: false });
     }
 
     /// The text of /proc/self/maps.
@@ -400,6 +354,7 @@ impl Mm {
                 Backing::File { name, .. } => name,
                 Backing::Stack => b"[stack]",
                 Backing::Heap => b"[heap]",
+                Backing::Segment { .. } => b"/SYSV00000000 (deleted)",
                 Backing::Anonymous => b"",
             };
             if !name.is_empty() {

@@ -2,7 +2,7 @@
 //! host kernel's own; connecting beyond it is the daemon's decision.
 
 use crate::cpu::Thread;
-use crate::errno::{EACCES, EFAULT, EINVAL, EPERM, Errno, SysResult};
+use crate::errno::{EACCES, EBADF, EINVAL, EPERM, Errno, SysResult};
 use crate::fdcalls::pair_to_guest;
 use crate::files::{Files, What};
 use crate::{direct, egress, guest, host, process, ring};
@@ -13,8 +13,10 @@ const AF_NETLINK_ROUTE: i32 = 0;
 pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     if !matches!(nr, libc::SYS_socket | libc::SYS_socketpair) {
         let fd = Files::check(a[0] as i32)?;
-        if process::files().kind(fd).what != What::Host {
-            return Err(Errno(libc::ENOTSOCK));
+        match process::files().kind(fd).what {
+            What::Host => {}
+            What::Path => return Err(EBADF),
+            _ => return Err(Errno(libc::ENOTSOCK)),
         }
     }
     match nr {
@@ -51,7 +53,7 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         libc::SYS_sendto if a[4] != 0 => match destination(t, nr, a[4], a[5])? {
             Destination::AsGiven => passed(t, nr, a),
             Destination::Socket(name) => {
-                let args = [a[0], guest::range(a[1], a[2])?, a[2], a[3], name.as_ptr() as u64, name.len() as u64];
+                let args = [a[0], guest::range(a[1], a[2]), a[2], a[3], name.as_ptr() as u64, name.len() as u64];
                 // SAFETY: a checked buffer and a live address.
                 unsafe { host::blocking(t.poll(), nr, args) }
             }
@@ -60,9 +62,9 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         libc::SYS_sendto => passed(t, nr, a),
         libc::SYS_recvfrom => {
             let mut v = a;
-            v[1] = guest::range(a[1], a[2])?;
-            (v[4], v[5]) = address_buffer(a[4], a[5])?;
-            let capacity = capacity(a[4], a[5])?;
+            v[1] = guest::range(a[1], a[2]);
+            (v[4], v[5]) = address_buffer(a[4], a[5]);
+            let capacity = capacity(a[4], a[5]);
             // SAFETY: checked buffers.
             let n = unsafe { host::blocking(t.poll(), nr, v) }?;
             show_name(t, a[4], a[5], capacity)?;
@@ -70,8 +72,8 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         }
         libc::SYS_accept | libc::SYS_accept4 | libc::SYS_getsockname | libc::SYS_getpeername => {
             let mut v = a;
-            (v[1], v[2]) = address_buffer(a[1], a[2])?;
-            let capacity = capacity(a[1], a[2])?;
+            (v[1], v[2]) = address_buffer(a[1], a[2]);
+            let capacity = capacity(a[1], a[2]);
             // SAFETY: checked buffers.
             let r = unsafe { host::blocking(t.poll(), nr, v) };
             if matches!(nr, libc::SYS_accept | libc::SYS_accept4)
@@ -85,8 +87,8 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             r
         }
         libc::SYS_getsockopt => {
-            let len: u32 = guest::read(a[4])?;
-            let args = [a[0], a[1], a[2], guest::range(a[3], u64::from(len))?, guest::range(a[4], 4)?, 0];
+            let len: u32 = guest::read(a[4]).unwrap_or(0);
+            let args = [a[0], a[1], a[2], guest::range(a[3], u64::from(len)), guest::range(a[4], 4), 0];
             // SAFETY: checked buffers.
             unsafe { host::call(nr, args) }
         }
@@ -99,15 +101,10 @@ fn passed(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     direct::host_call(t, row, a)
 }
 
-fn address_buffer(addr: u64, len_at: u64) -> Result<(u64, u64), Errno> {
-    if addr == 0 {
-        return Ok((0, 0));
-    }
-    if len_at == 0 {
-        return Err(EFAULT);
-    }
-    let len: u32 = guest::read(len_at)?;
-    Ok((guest::range(addr, u64::from(len))?, guest::range(len_at, 4)?))
+/// Host pointers of an address buffer and its length; the kernel says what is wrong with them.
+fn address_buffer(addr: u64, len_at: u64) -> (u64, u64) {
+    let len: u32 = guest::read(len_at).unwrap_or(0);
+    (guest::range(addr, u64::from(len)), guest::range(len_at, 4))
 }
 
 /// What an address argument of the guest means to the host.
@@ -136,8 +133,7 @@ fn abstract_name(ino: i64) -> Vec<u8> {
 fn destination(t: &mut Thread, nr: i64, addr: u64, len: u64) -> Result<Destination, Errno> {
     let mut b = [0u8; 128];
     let n = (len as usize).min(b.len());
-    guest::read_bytes(addr, &mut b[..n])?;
-    if n < 2 || ring::conn() < 0 {
+    if guest::read_bytes(addr, &mut b[..n]).is_err() || n < 2 || ring::conn() < 0 {
         return Ok(Destination::AsGiven);
     }
     let outside = match i32::from(u16::from_le_bytes([b[0], b[1]])) {
@@ -173,8 +169,8 @@ fn named(t: &mut Thread, nr: i64, address: &[u8]) -> Result<Destination, Errno> 
 }
 
 /// Room that the guest has for an address.
-fn capacity(addr: u64, len_at: u64) -> Result<u32, Errno> {
-    if addr == 0 { Ok(0) } else { guest::read(len_at) }
+fn capacity(addr: u64, len_at: u64) -> u32 {
+    if addr == 0 { 0 } else { guest::read(len_at).unwrap_or(0) }
 }
 
 /// Turns an abstract name of ours that the kernel has written into the path it stands for.
@@ -217,27 +213,30 @@ fn loopback6(a: &[u8]) -> bool {
 }
 
 /// sendmsg and recvmsg: the header, vectors and control data are rebuilt with host addresses.
-fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
-    let field = |n: u64| guest::read::<u64>(a[1] + 8 * n);
-    let (name, name_len) = (field(0)?, field(1)? & 0xffff_ffff);
-    let (iov, iov_len) = (field(2)?, field(3)?);
-    let (control, control_len, flags) = (field(4)?, field(5)?, field(6)?);
+pub fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
+    crate::messages::check_socket(a[0] as i32)?;
+    let Ok([name, name_len, iov, iov_len, control, control_len, flags]) = guest::read::<[u64; 7]>(a[1]) else {
+        // SAFETY: the kernel says what is wrong with the descriptor, or that the address is bad.
+        return unsafe { host::call(nr, [a[0], guest::BAD, a[2], 0, 0, 0]) };
+    };
+    let name_len = name_len & 0xffff_ffff;
     let to =
         if nr == libc::SYS_sendmsg && name != 0 { destination(t, nr, name, name_len)? } else { Destination::AsGiven };
     let (name_at, name_size) = match &to {
-        Destination::AsGiven => (guest::range(name, name_len)?, name_len),
+        Destination::AsGiven => (guest::range(name, name_len), name_len),
         Destination::Socket(v) => (v.as_ptr() as u64, v.len() as u64),
         Destination::Outside(address) => return egress::refuse(t, address),
     };
     if control != 0 && control_len > 1 << 20 {
         return Err(EINVAL);
     }
-    let list = direct::iovecs(iov, iov_len)?;
+    // Too long a list, or a bad one, is for the kernel to refuse.
+    let list = direct::iovecs(iov, iov_len).ok();
+    let list_at = list.as_ref().map_or(guest::BAD, |l| l.as_ptr() as u64);
     if nr == libc::SYS_sendmsg && control != 0 {
         check_rights(control, control_len)?;
     }
-    let mut m =
-        [name_at, name_size, list.as_ptr() as u64, iov_len, guest::range(control, control_len)?, control_len, flags];
+    let mut m = [name_at, name_size, list_at, iov_len, guest::range(control, control_len), control_len, flags];
     // SAFETY: a struct msghdr of checked ranges.
     let r = unsafe { host::blocking(t.poll(), nr, [a[0], m.as_mut_ptr() as u64, a[2], 0, 0, 0]) }?;
     if nr == libc::SYS_recvmsg {

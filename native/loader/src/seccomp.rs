@@ -24,6 +24,7 @@ const fn plain(nr: i64) -> Rule {
     Rule { nr, zero: None }
 }
 
+const SHM_EXEC: u32 = 0o100000;
 const NEW_NAMESPACES: u32 = 0x7e02_0080;
 
 /// Each line with its reason where it is not the guest's own call of that name.
@@ -33,6 +34,7 @@ fn rules() -> Vec<Rule> {
         Rule { nr: libc::SYS_mmap, zero: Some((2, exec)) },
         Rule { nr: libc::SYS_mprotect, zero: Some((2, exec)) },
         Rule { nr: libc::SYS_clone, zero: Some((0, NEW_NAMESPACES)) },
+        Rule { nr: libc::SYS_shmat, zero: Some((2, SHM_EXEC)) },
         // Only within this thread group or the container: the PID namespace sees to it.
         plain(libc::SYS_kill),
         plain(libc::SYS_tkill),
@@ -47,6 +49,10 @@ fn rules() -> Vec<Rule> {
         plain(libc::SYS_mremap),
         plain(libc::SYS_madvise),
         plain(libc::SYS_msync),
+        plain(libc::SYS_mincore),
+        plain(libc::SYS_mlock),
+        plain(libc::SYS_mlock2),
+        plain(libc::SYS_munlock),
         plain(libc::SYS_rt_sigaction),
         plain(libc::SYS_rt_sigprocmask),
         plain(libc::SYS_rt_sigreturn),
@@ -109,6 +115,11 @@ fn rules() -> Vec<Rule> {
         libc::SYS_getsockname,
         libc::SYS_getpeername,
         libc::SYS_getsockopt,
+        libc::SYS_fadvise64,
+        libc::SYS_futex_waitv,
+        libc::SYS_shmctl,
+        libc::SYS_semctl,
+        libc::SYS_mq_open,
     ] {
         rules.push(plain(nr));
     }

@@ -57,15 +57,15 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             })
         }
         libc::SYS_rt_sigtimedwait => {
-            let info = guest::range(a[1], 128)?;
-            let args = [guest::range(a[0], 8)?, info, guest::range(a[2], 16)?, a[3], 0, 0];
+            let info = guest::range(a[1], 128);
+            let args = [guest::range(a[0], 8), info, guest::range(a[2], 16), a[3], 0, 0];
             // SAFETY: checked buffers.
             unsafe { host::blocking(t.poll(), nr, args) }
         }
         libc::SYS_rt_sigqueueinfo | libc::SYS_rt_tgsigqueueinfo => {
             let at = if nr == libc::SYS_rt_sigqueueinfo { 2 } else { 3 };
             let mut v = a;
-            v[at] = guest::range(a[at], 128)?;
+            v[at] = guest::range(a[at], 128);
             // SAFETY: a checked siginfo.
             unsafe { host::call(nr, v) }
         }
@@ -78,21 +78,25 @@ fn altstack(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let on = signal::on_altstack(t, rsp);
     let old = t.altstack;
     if a[0] != 0 {
-        let (sp, size): (u64, u64) = (guest::read(a[0])?, guest::read(a[0] + 16)?);
-        let flags = guest::read::<u32>(a[0] + 8)? as i32;
+        let [sp, flags, size]: [u64; 3] = guest::read(a[0])?;
+        let flags = flags as i32;
+        let (mode, disarm) = (flags & !signal::SS_AUTODISARM, flags & signal::SS_AUTODISARM);
         if on {
             return Err(EPERM);
         }
-        if flags & !(libc::SS_DISABLE | libc::SS_ONSTACK) != 0 {
+        if !matches!(mode, libc::SS_DISABLE | libc::SS_ONSTACK | 0) {
             return Err(EINVAL);
         }
-        if flags & libc::SS_DISABLE != 0 {
-            t.altstack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        let known = old.ss_flags & libc::SS_DISABLE == 0 || old.ss_size == 0;
+        if known && old.ss_sp as u64 == sp && old.ss_size as u64 == size && old.ss_flags & !libc::SS_DISABLE == flags {
+            // Nothing changes, so nothing is checked (kernel/signal.c do_sigaltstack).
+        } else if mode == libc::SS_DISABLE {
+            t.altstack = signal::NO_ALTSTACK;
         } else {
             if size < 2048 {
                 return Err(ENOMEM);
             }
-            t.altstack = libc::stack_t { ss_sp: sp as *mut _, ss_flags: 0, ss_size: size as usize };
+            t.altstack = libc::stack_t { ss_sp: sp as *mut _, ss_flags: disarm, ss_size: size as usize };
         }
     }
     if a[1] != 0 {

@@ -365,8 +365,15 @@ pub fn force(t: &mut Thread, signal: i32, code: i32, addr: u64, trapno: u64) {
     set_host_mask(t.sigmask);
 }
 
+pub const NO_ALTSTACK: libc::stack_t =
+    libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+
+/// Of sigaltstack(2): a handler's frame takes the stack out of use until it returns.
+pub const SS_AUTODISARM: i32 = 1 << 31;
+
 pub fn on_altstack(t: &Thread, sp: u64) -> bool {
-    t.altstack.ss_flags & libc::SS_DISABLE == 0 && sp.wrapping_sub(t.altstack.ss_sp as u64) <= t.altstack.ss_size as u64
+    t.altstack.ss_flags & (libc::SS_DISABLE | SS_AUTODISARM) == 0
+        && sp.wrapping_sub(t.altstack.ss_sp as u64) <= t.altstack.ss_size as u64
 }
 
 fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) -> Result<(), Errno> {
@@ -382,14 +389,7 @@ fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) ->
     put(0, a.restorer);
     put(UC, 6); // UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
     put(UC + 16, t.altstack.ss_sp as u64);
-    let flags = if !enabled {
-        libc::SS_DISABLE
-    } else if on_altstack(t, rsp) {
-        libc::SS_ONSTACK
-    } else {
-        0
-    };
-    put(UC + 24, flags as u64);
+    put(UC + 24, u64::from(t.altstack.ss_flags as u32));
     put(UC + 32, t.altstack.ss_size as u64);
     for (n, r) in MC_GPR.into_iter().enumerate() {
         put(MC + 8 * n, s.gpr[r]);
@@ -405,6 +405,9 @@ fn build_frame(t: &mut Thread, info: &libc::siginfo_t, a: &Action, mask: u64) ->
     b[INFO..INFO + 128].copy_from_slice(unsafe { &*(&raw const *info).cast::<[u8; 128]>() });
     guest::write_bytes(fpstate, &fxsave(s))?;
     guest::write_bytes(frame, &b)?;
+    if t.altstack.ss_flags & SS_AUTODISARM != 0 {
+        t.altstack = NO_ALTSTACK;
+    }
     s.gpr[RDI] = info.si_signo as u64;
     s.gpr[RSI] = frame + INFO as u64;
     s.gpr[RDX] = frame + UC as u64;
@@ -436,6 +439,15 @@ pub fn sigreturn(t: &mut Thread) -> Result<(), Errno> {
     s.set_rflags(get(MC_EFLAGS));
     if fpstate != 0 && !fxrstor(s, &image) {
         return Err(crate::errno::EFAULT);
+    }
+    // restore_altstack: as sigaltstack would, without its errors.
+    let (sp, size, flags) = (get(UC + 16), get(UC + 32), get(UC + 24) as i32);
+    if !on_altstack(t, t.state().gpr[RSP]) && flags & !(libc::SS_DISABLE | libc::SS_ONSTACK | SS_AUTODISARM) == 0 {
+        if flags & libc::SS_DISABLE != 0 {
+            t.altstack = NO_ALTSTACK;
+        } else if size >= 2048 {
+            t.altstack = libc::stack_t { ss_sp: sp as *mut _, ss_flags: flags & SS_AUTODISARM, ss_size: size as usize };
+        }
     }
     t.sigmask = get(SIGMASK) & !UNBLOCKABLE;
     set_host_mask(t.sigmask);

@@ -2,7 +2,10 @@
 
 use crate::cpu::{Leave, Thread};
 use crate::errno::{EACCES, ENOSYS, EPERM, SysResult, to_raw};
-use crate::{direct, exec, fdcalls, local, mediated, memcalls, netcalls, process, sigcalls, signal, thread, trace};
+use crate::{
+    clone, direct, exec, fdcalls, futexcalls, ipc, listing, local, mediated, memcalls, messages, netcalls, prctl,
+    process, sigcalls, signal, thread, trace,
+};
 use std::sync::Mutex;
 use vkernel_abi::syscall::{Class, Syscall, find};
 
@@ -70,9 +73,10 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         libc::SYS_gettid => Ok(i64::from(t.tid)),
         libc::SYS_fork => thread::fork(t, 0, [0; 6]),
         libc::SYS_vfork => thread::fork(t, libc::CLONE_VFORK as u64, [0; 6]),
-        libc::SYS_clone => thread::clone(t, a),
-        // C libraries ask for these at every start and fall back: no record each time.
-        libc::SYS_clone3 | libc::SYS_rseq => Err(ENOSYS),
+        libc::SYS_clone => clone::clone(t, a),
+        libc::SYS_clone3 => clone::clone3(t, a),
+        // C libraries ask for it at every start and do without: no record each time.
+        libc::SYS_rseq => Err(ENOSYS),
         libc::SYS_execve => return exec::execve(t, libc::AT_FDCWD, a[0], a[1], a[2], 0),
         libc::SYS_execveat => return exec::execve(t, a[0] as i32, a[1], a[2], a[3], a[4] as i32),
         libc::SYS_exit => {
@@ -80,7 +84,8 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
             return Err(Leave::Exit);
         }
         libc::SYS_exit_group => thread::exit_group(a[0] as i32),
-        libc::SYS_futex => local::futex(t, a),
+        libc::SYS_futex => futexcalls::futex(t, a),
+        libc::SYS_futex_waitv => futexcalls::waitv(t, a),
         libc::SYS_set_tid_address => {
             t.clear_child_tid = a[0];
             Ok(i64::from(t.tid))
@@ -91,7 +96,8 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         }
         libc::SYS_get_robust_list => local::get_robust_list(t, a),
         libc::SYS_arch_prctl => local::arch_prctl(t, a),
-        libc::SYS_prctl => local::prctl(t, a),
+        libc::SYS_prctl => prctl::prctl(t, a),
+        libc::SYS_personality => prctl::personality(a),
         libc::SYS_uname => local::uname(a),
         libc::SYS_prlimit64 => local::prlimit(a[0], a[1], a[2], a[3]),
         libc::SYS_getrlimit => local::prlimit(0, a[0], 0, a[1]),
@@ -100,10 +106,11 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
             let mut fs = process::fs();
             Ok(i64::from(std::mem::replace(&mut fs.umask, a[0] as u32 & 0o777)))
         }
-        libc::SYS_capget | libc::SYS_capset => local::capabilities(nr, a),
-        libc::SYS_membarrier => local::membarrier(a),
+        libc::SYS_capget | libc::SYS_capset => prctl::capabilities(nr, a),
+        libc::SYS_pkey_alloc | libc::SYS_pkey_free | libc::SYS_pkey_mprotect => local::pkeys(nr, a),
         libc::SYS_clock_gettime | libc::SYS_gettimeofday | libc::SYS_time => local::clock(nr, a),
-        libc::SYS_sync | libc::SYS_syncfs | libc::SYS_readahead | libc::SYS_fadvise64 => Ok(0),
+        libc::SYS_sync => Ok(0),
+        libc::SYS_syncfs | libc::SYS_readahead | libc::SYS_fadvise64 => fdcalls::hint(nr, a),
         libc::SYS_sethostname | libc::SYS_setdomainname => Err(EPERM),
         libc::SYS_getuid
         | libc::SYS_geteuid
@@ -165,6 +172,11 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         | libc::SYS_ioctl
         | libc::SYS_sendfile
         | libc::SYS_copy_file_range => fdcalls::dispatch(t, nr, a),
+        libc::SYS_shmat | libc::SYS_shmdt | libc::SYS_shmctl | libc::SYS_semctl | libc::SYS_mq_open => {
+            ipc::dispatch(t, nr, a)
+        }
+        libc::SYS_sendmmsg | libc::SYS_recvmmsg => messages::dispatch(t, nr, a),
+        libc::SYS_getdents => listing::getdents_old(t, a),
         // Sockets
         libc::SYS_socket
         | libc::SYS_connect

@@ -2,7 +2,7 @@
 //! thread with its own store over the one region.
 
 use crate::cpu::{Thread, run_thread};
-use crate::errno::{EAGAIN, EINVAL, ENOSYS, EPERM, Errno, SysResult};
+use crate::errno::{EAGAIN, Errno, SysResult};
 use crate::signal::{self, LEAVE_SIGNAL, LEAVE_VALUE};
 use crate::{guest, image, process, ring, trace};
 use std::collections::BTreeSet;
@@ -18,32 +18,6 @@ const STACK: usize = vkernel_engine::WASM_STACK + (44 << 20);
 /// Threads of this process other than its first.
 static OTHERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 static MAIN_ALIVE: AtomicU32 = AtomicU32::new(1);
-
-const CLONE_NEW: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWCGROUP) as u64;
-
-pub fn clone(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    let flags = a[0];
-    let has = |f: i32| flags & f as u64 != 0;
-    if flags & CLONE_NEW != 0 {
-        return Err(EPERM);
-    }
-    if has(libc::CLONE_THREAD) {
-        if !has(libc::CLONE_VM) || !has(libc::CLONE_SIGHAND) || !has(libc::CLONE_FILES) || !has(libc::CLONE_FS) {
-            return Err(if has(libc::CLONE_VM) { ENOSYS } else { EINVAL });
-        }
-        return new_thread(t, a);
-    }
-    if has(libc::CLONE_VM) && !has(libc::CLONE_VFORK) {
-        return Err(ENOSYS);
-    }
-    fork(t, flags, a)
-}
 
 /// A page for a CpuState, kept apart from everything else; whole wasm page, as memory 1 is.
 pub fn state_page() -> *mut CpuState {
@@ -74,7 +48,7 @@ fn copy_state(from: &CpuState, to: &mut CpuState) {
     to.fx = from.fx;
 }
 
-fn new_thread(t: &mut Thread, a: [u64; 6]) -> SysResult {
+pub fn new_thread(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let [flags, stack, parent_tid, child_tid, tls, _] = a;
     let has = |f: i32| flags & f as u64 != 0;
     let page = state_page();
@@ -151,6 +125,9 @@ pub fn fork(t: &mut Thread, flags: u64, a: [u64; 6]) -> SysResult {
         }
         if a[1] != 0 && flags != 0 {
             t.state().gpr[RSP] = a[1];
+        }
+        if flags & crate::clone::CLONE_CLEAR_SIGHAND != 0 {
+            signal::reset_for_exec();
         }
         return Ok(0);
     }

@@ -1,5 +1,5 @@
 /** Descriptors and data I/O. */
-import { absent, cstr, fd, inout, input, int, iov, output, syscall } from './schema.ts'
+import { absent, cstr, fd, flags, inout, input, int, iov, output, syscall } from './schema.ts'
 
 const direct = { class: 'direct', policy: 'fd' } as const
 const local = { class: 'local', policy: 'fd' } as const
@@ -25,23 +25,23 @@ export const entries = [
   syscall(77, 'ftruncate', { fd, length: int }, { ...direct, doc: 'Set the length of an open file.' }),
   syscall(187, 'readahead', { fd, offset: int, count: int }, { ...local, doc: 'Accept a hint.' }),
   syscall(221, 'fadvise64', { fd, offset: int, len: int, advice: int }, { ...local, doc: 'Accept a hint.' }),
-  syscall(275, 'splice', { fd_in: fd, off_in: inout(8), fd_out: fd, off_out: inout(8), len: int, flags: int }, { ...direct, restart: true, doc: 'Move data between a pipe and a file.' }),
-  syscall(276, 'tee', { fd_in: fd, fd_out: fd, len: int, flags: int }, { ...direct, doc: 'Duplicate pipe content.' }),
-  syscall(277, 'sync_file_range', { fd, offset: int, nbytes: int, flags: int }, { ...direct, doc: 'Write part of a file back.' }),
+  syscall(275, 'splice', { fd_in: fd, off_in: inout(8), fd_out: fd, off_out: inout(8), len: int, flags }, { ...direct, restart: true, doc: 'Move data between a pipe and a file.' }),
+  syscall(276, 'tee', { fd_in: fd, fd_out: fd, len: int, flags }, { ...direct, doc: 'Duplicate pipe content.' }),
+  syscall(277, 'sync_file_range', { fd, offset: int, nbytes: int, flags }, { ...direct, doc: 'Write part of a file back.' }),
   syscall(285, 'fallocate', { fd, mode: int, offset: int, len: int }, { ...direct, doc: 'Allocate or punch file space.' }),
-  syscall(292, 'dup3', { oldfd: fd, newfd: int, flags: int }, { ...local, newFd: true, doc: 'Make `newfd` refer to the open file description of `oldfd`; fail when they are equal.' }),
-  syscall(293, 'pipe2', { pipefd: output(8), flags: int }, { ...local, doc: 'Make a pipe with flags.' }),
+  syscall(292, 'dup3', { oldfd: fd, newfd: int, flags }, { ...local, newFd: true, doc: 'Make `newfd` refer to the open file description of `oldfd`; fail when they are equal.' }),
+  syscall(293, 'pipe2', { pipefd: output(8), flags }, { ...local, doc: 'Make a pipe with flags.' }),
   syscall(295, 'preadv', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int }, { ...direct, restart: true, doc: 'Read into several buffers at an offset.' }),
   syscall(296, 'pwritev', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int }, { ...direct, restart: true, doc: 'Write from several buffers at an offset.' }),
   syscall(306, 'syncfs', { fd }, { ...local, doc: 'Accept; the host writes back in its own time.' }),
-  syscall(326, 'copy_file_range', { fd_in: fd, off_in: inout(8), fd_out: fd, off_out: inout(8), len: int, flags: int }, { ...local, doc: 'Copy between files inside the kernel.', errno: ['EXDEV'], quirk: 'EXDEV when either file is of the image, which programs take as "copy by hand".' }),
-  syscall(327, 'preadv2', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int, flags: int }, { ...direct, restart: true, doc: 'Read into several buffers at an offset with flags.' }),
-  syscall(328, 'pwritev2', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int, flags: int }, { ...direct, restart: true, doc: 'Write from several buffers at an offset with flags.' }),
-  syscall(436, 'close_range', { first: int, last: int, flags: int }, { ...local, doc: 'Close a range of descriptors.' }),
-  syscall(190, 'fsetxattr', { fd, name: cstr, value: input('size'), size: int, flags: int }, { class: 'mediated', policy: 'file', doc: 'Set an extended attribute of an open file.' }),
+  syscall(326, 'copy_file_range', { fd_in: fd, off_in: inout(8), fd_out: fd, off_out: inout(8), len: int, flags }, { ...local, doc: 'Copy between files inside the kernel.', errno: ['EXDEV'], quirk: 'EXDEV when either file is of the image, which programs take as "copy by hand".' }),
+  syscall(327, 'preadv2', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int, flags }, { ...direct, restart: true, doc: 'Read into several buffers at an offset with flags.' }),
+  syscall(328, 'pwritev2', { fd, iov: iov('iovcnt'), iovcnt: int, pos_l: int, pos_h: int, flags }, { ...direct, restart: true, doc: 'Write from several buffers at an offset with flags.' }),
+  syscall(436, 'close_range', { first: int, last: int, flags }, { ...local, doc: 'Close a range of descriptors.' }),
+  syscall(190, 'fsetxattr', { fd, name: cstr, value: input('size'), size: int, flags }, { class: 'mediated', policy: 'file', doc: 'Set an extended attribute of an open file.' }),
   syscall(193, 'fgetxattr', { fd, name: cstr, value: output('size'), size: int }, { class: 'mediated', policy: 'file', doc: 'Read an extended attribute of an open file.' }),
   syscall(196, 'flistxattr', { fd, list: output('size'), size: int }, { class: 'mediated', policy: 'file', doc: 'List the extended attributes of an open file.' }),
   syscall(199, 'fremovexattr', { fd, name: cstr }, { class: 'mediated', policy: 'file', doc: 'Remove an extended attribute of an open file.' }),
   ...absent('fd', 'Asynchronous I/O through the kernel is not offered.', { io_setup: 206, io_destroy: 207, io_getevents: 208, io_submit: 209, io_cancel: 210, io_pgetevents: 333 }),
-  ...absent('fd', 'Gifting guest pages to pipes is not offered.', { vmsplice: 278 }),
+  syscall(278, 'vmsplice', { fd, iov: iov('nr_segs'), nr_segs: int, flags }, { ...direct, restart: true, doc: 'Map memory into a pipe.' }),
 ]

@@ -10,6 +10,10 @@ export type Class = 'local' | 'direct' | 'image' | 'mediated' | 'refused' | 'abs
 export type Arg =
   /** Any integer, passed on as it is. */
   | { readonly kind: 'int' }
+  /** A set of bits of which unknown ones are EINVAL on Linux (conformance/probes.ts asks). */
+  | { readonly kind: 'flags' }
+  /** An address that the loader itself looks at; null may be allowed. */
+  | { readonly kind: 'pointer' }
   /** An open descriptor. */
   | { readonly kind: 'fd' }
   /** A directory descriptor or AT_FDCWD, for the path behind it. */
@@ -24,6 +28,8 @@ export type Arg =
   | { readonly kind: 'iov'; readonly countArg: number }
 
 export const int: Arg = { kind: 'int' }
+export const flags: Arg = { kind: 'flags' }
+export const pointer: Arg = { kind: 'pointer' }
 export const fd: Arg = { kind: 'fd' }
 export const dirfd: Arg = { kind: 'dirfd' }
 export const path: Arg = { kind: 'path' }

@@ -1,0 +1,114 @@
+/* open, openat, creat, openat2: open(2), openat2(2), path_resolution(7). */
+#include "check.h"
+#include <linux/openat2.h>
+
+static long openat2_(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+  struct open_how how = {flags, mode, resolve};
+  return sys(openat2, dir, path, &how, sizeof how);
+}
+
+int main(int argc, char **argv) {
+  int fd, dir;
+  char b[16];
+  struct stat st;
+  char longname[300];
+  umask(022);
+  FAILS("openat: missing", ENOENT, openat(AT_FDCWD, "missing", O_RDONLY));
+  FAILS("openat: empty path", ENOENT, openat(AT_FDCWD, "", O_RDONLY));
+  FAILS("openat: relative to a closed descriptor", EBADF, openat(77, "x", O_RDONLY));
+  GIVES("openat: O_CREAT", 3, fd = openat(AT_FDCWD, "f", O_CREAT | O_WRONLY, 0666));
+  fstat(fd, &st);
+  GIVES("openat: the mode without the mask", 0100644, st.st_mode);
+  FAILS("openat: relative to a file", ENOTDIR, openat(fd, "x", O_RDONLY));
+  GIVES("openat: absolute paths do not look at dirfd", 4, openat(77, "/data/hello", O_RDONLY));
+  close(4);
+  FAILS("openat: O_EXCL on what exists", EEXIST, openat(AT_FDCWD, "f", O_CREAT | O_EXCL | O_WRONLY, 0644));
+  FAILS("openat: below a file", ENOTDIR, openat(AT_FDCWD, "f/x", O_RDONLY));
+  FAILS("openat: a file with a slash", ENOTDIR, openat(AT_FDCWD, "f/", O_RDONLY));
+  FAILS("openat: O_CREAT with a slash", EISDIR, openat(AT_FDCWD, "g/", O_CREAT | O_WRONLY, 0644));
+  FAILS("openat: O_DIRECTORY on a file", ENOTDIR, openat(AT_FDCWD, "f", O_RDONLY | O_DIRECTORY));
+  mkdir("d", 0755);
+  FAILS("openat: a directory for writing", EISDIR, openat(AT_FDCWD, "d", O_WRONLY));
+  FAILS("openat: O_CREAT on a directory", EISDIR, openat(AT_FDCWD, "d", O_CREAT | O_RDONLY, 0644));
+  FAILS("openat: O_CREAT and O_DIRECTORY", EINVAL, openat(AT_FDCWD, "d2", O_CREAT | O_DIRECTORY | O_RDONLY, 0644));
+  GIVES("openat: a directory", 4, dir = openat(AT_FDCWD, "d", O_RDONLY | O_DIRECTORY));
+  GIVES("openat: relative to it", 5, openat(dir, "in", O_CREAT | O_RDWR, 0600));
+  close(5);
+  memset(longname, 'n', 256);
+  longname[256] = 0;
+  FAILS("openat: a name of 256 bytes", ENAMETOOLONG, openat(AT_FDCWD, longname, O_CREAT | O_RDWR, 0600));
+  symlink("d/in", "link");
+  symlink("loop", "loop");
+  symlink("nowhere", "dangling");
+  FAILS("openat: O_NOFOLLOW on a link", ELOOP, openat(AT_FDCWD, "link", O_RDONLY | O_NOFOLLOW));
+  FAILS("openat: a loop", ELOOP, openat(AT_FDCWD, "loop", O_RDONLY));
+  FAILS("openat: O_EXCL does not follow", EEXIST, openat(AT_FDCWD, "dangling", O_CREAT | O_EXCL | O_WRONLY, 0600));
+  GIVES("openat: O_CREAT through a dangling link", 5, openat(AT_FDCWD, "dangling", O_CREAT | O_WRONLY, 0600));
+  GIVES("openat: makes what it names", 0, access("nowhere", F_OK));
+  close(5);
+  write(fd, "12345", 5);
+  GIVES("openat: O_TRUNC", 5, openat(AT_FDCWD, "f", O_WRONLY | O_TRUNC));
+  fstat(5, &st);
+  GIVES("openat: is empty then", 0, st.st_size);
+  close(5);
+  write(fd, "abc", 3);
+  GIVES("openat: O_APPEND", 5, openat(AT_FDCWD, "f", O_RDWR | O_APPEND));
+  lseek(5, 0, SEEK_SET);
+  write(5, "X", 1);
+  fstat(5, &st);
+  GIVES("openat: writes go to the end", 9, st.st_size);
+  GIVES("openat: F_GETFL has the flags", O_RDWR | O_APPEND | 0100000, fcntl(5, F_GETFL));
+  close(5);
+  GIVES("openat: O_PATH", 5, openat(AT_FDCWD, "f", O_PATH));
+  FAILS("openat: O_PATH cannot be read", EBADF, read(5, b, 1));
+  FAILS("openat: O_PATH cannot be locked by fcntl", EBADF, fcntl(5, F_SETLK, &(struct flock){F_RDLCK, 0, 0, 0, 0}));
+  GIVES("openat: O_PATH fstat", 0, fstat(5, &st));
+  GIVES("openat: O_PATH F_GETFL", O_PATH, fcntl(5, F_GETFL));
+  FAILS("openat: O_PATH fchmod", EBADF, fchmod(5, 0600));
+  close(5);
+  GIVES("openat: O_PATH | O_NOFOLLOW of a link", 5, openat(AT_FDCWD, "link", O_PATH | O_NOFOLLOW));
+  GIVES("openat: is the link", 4, readlinkat(5, "", b, sizeof b));
+  close(5);
+  FAILS("openat: O_TMPFILE for reading", EINVAL, openat(AT_FDCWD, "d", O_TMPFILE | O_RDONLY, 0600));
+  FAILS("openat: O_TMPFILE in a file", ENOTDIR, openat(AT_FDCWD, "f", O_TMPFILE | O_RDWR, 0600));
+  GIVES("openat: O_TMPFILE", 5, openat(AT_FDCWD, "d", O_TMPFILE | O_RDWR, 0600));
+  GIVES("openat: has no name", 0, (fstat(5, &st), st.st_nlink));
+  GIVES("openat: gets one by linkat", 0, linkat(AT_FDCWD, "/proc/self/fd/5", AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+  close(5);
+  FAILS("openat: device that is none", ENXIO, openat(AT_FDCWD, "/dev/tty", O_RDWR));
+  GIVES("openat: image file", 5, openat(AT_FDCWD, "/data/pages", O_RDWR));
+  GIVES("openat: image file read", 12, read(5, b, 12));
+  GIVES("openat: image file written", 1, pwrite(5, "P", 1, 0));
+  GIVES("openat: image file shows it", 'P', (pread(5, b, 1, 0), b[0]));
+  close(5);
+  GIVES("openat: another user's files", 0, IN_CHILD({
+    if (setgid(1001) || setuid(1000)) _exit(9);
+    if (openat(AT_FDCWD, "/data/secret", O_RDONLY) >= 0 || errno != EACCES) _exit(1);
+    if (openat(AT_FDCWD, "/etc/passwd", O_WRONLY) >= 0 || errno != EACCES) _exit(2);
+    if (openat(AT_FDCWD, "/data/dir/new", O_CREAT | O_WRONLY, 0600) >= 0 || errno != EACCES) _exit(3);
+    if (openat(AT_FDCWD, "/etc/passwd", O_RDONLY | O_NOATIME) >= 0 || errno != EPERM) _exit(4);
+  }));
+  GIVES("open: works as openat", 5, sys(open, "f", O_RDONLY));
+  FAILS("open: bad address", EFAULT, sys(open, bad_address(), O_RDONLY));
+  close(5);
+  GIVES("creat: truncates and writes", 5, sys(creat, "f", 0600));
+  GIVES("creat: F_GETFL", O_WRONLY | 0100000, fcntl(5, F_GETFL));
+  close(5);
+  FAILS("openat2: an unknown flag", EINVAL, openat2_(AT_FDCWD, "f", 1ull << 40, 0, 0));
+  FAILS("openat2: an unknown resolve bit", EINVAL, openat2_(AT_FDCWD, "f", 0, 0, 1 << 20));
+  FAILS("openat2: a mode without O_CREAT", EINVAL, openat2_(AT_FDCWD, "f", 0, 0600, 0));
+  FAILS("openat2: mode bits above 07777", EINVAL, openat2_(AT_FDCWD, "f2", O_CREAT | O_WRONLY, 0100600, 0));
+  FAILS("openat2: a size that is too small", EINVAL, sys(openat2, AT_FDCWD, "f", b, 8));
+  FAILS("openat2: RESOLVE_BENEATH and ..", EXDEV, openat2_(dir, "../f", 0, 0, RESOLVE_BENEATH));
+  FAILS("openat2: RESOLVE_BENEATH and /", EXDEV, openat2_(dir, "/etc/passwd", 0, 0, RESOLVE_BENEATH));
+  GIVES("openat2: RESOLVE_BENEATH", 5, openat2_(dir, "in", 0, 0, RESOLVE_BENEATH));
+  close(5);
+  FAILS("openat2: RESOLVE_NO_SYMLINKS", ELOOP, openat2_(AT_FDCWD, "link", 0, 0, RESOLVE_NO_SYMLINKS));
+  FAILS("openat2: RESOLVE_NO_MAGICLINKS", ELOOP, openat2_(AT_FDCWD, "/proc/self/exe", 0, 0, RESOLVE_NO_MAGICLINKS));
+  FAILS("openat2: RESOLVE_NO_XDEV", EXDEV, openat2_(AT_FDCWD, "/proc/version", 0, 0, RESOLVE_NO_XDEV));
+  GIVES("openat2: RESOLVE_IN_ROOT", 5, openat2_(dir, "/in", 0, 0, RESOLVE_IN_ROOT));
+  close(5);
+  GIVES("openat2: a larger structure of zeroes", 5, ({ uint64_t how[8] = {O_RDONLY}; sys(openat2, AT_FDCWD, "f", how, sizeof how); }));
+  FAILS("openat2: a larger structure with more", E2BIG, ({ uint64_t how[8] = {O_RDONLY, 0, 0, 1}; sys(openat2, AT_FDCWD, "f", how, sizeof how); }));
+  return done();
+}
