@@ -40,13 +40,15 @@ export function makeCalls(probes: string): void {
   const objects = join(out, 'objects')
   mkdirSync(objects, { recursive: true })
   const shared = readFileSync(join(here, 'programs/check.h'), 'utf8')
-  const kept = new Set<string>()
+  const kept = new Set<string>(), wrong: string[] = []
   const object = (name: string, text: string, source: string, more: readonly string[]): string => {
     const at = join(objects, `${name}-${digestOf([], [text, shared, ...FLAGS, ...more]).slice(0, 16)}.o`)
     kept.add(at.slice(objects.length + 1))
-    if (!existsSync(at)) {
+    if (!existsSync(at)) try {
       cc(['-c', '-I', join(here, 'programs'), '-o', `${at}.new`, ...more, source], source)
       renameSync(`${at}.new`, at)
+    } catch (e) {
+      wrong.push((e as Error).message)
     }
     return at
   }
@@ -70,6 +72,7 @@ export function makeCalls(probes: string): void {
       return object(n, from(source), source, [`-Dmain=${symbol(n)}`])
     }),
   ]
+  if (wrong.length > 0) throw new Error(wrong.join('\n'))
   for (const old of readdirSync(objects)) if (!kept.has(old)) rmSync(join(objects, old))
   const key = digestOf([], parts)
   const binary = join(out, `calls-${key.slice(0, 16)}`)

@@ -94,5 +94,5 @@ __attribute__((unused)) static int reap(pid_t pid) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 /* Runs `body` in a child, and is its status as `reap` gives it. */
-#define IN_CHILD(body) ({ fflush(stdout); pid_t check_pid = fork(); if (check_pid == 0) { body; _exit(0); } reap(check_pid); })
+#define IN_CHILD(...) ({ fflush(stdout); pid_t check_pid = fork(); if (check_pid == 0) { __VA_ARGS__; _exit(0); } reap(check_pid); })
 #endif

@@ -75,7 +75,7 @@ const readlinkat: Handler = (call) => {
   if (typeof d === 'number') return d
   if (how === 1) return answer(pathOf(d))
   const i = d.inode
-  if ((i.mode & F.S_IFMT) !== F.S_IFLNK) return -E.EINVAL
+  if ((i.mode & F.S_IFMT) !== F.S_IFLNK) return call.text(1) === '' ? -E.ENOENT : -E.EINVAL
   if (i.special?.kind === 'fd') return FD_LINK + i.special.fd
   if (i.special?.kind !== 'link') return answer(i.target ?? '')
   const node = i.special.node?.()

@@ -194,7 +194,7 @@ const getdents64: Handler = (call) => {
   const d = call.node(0)
   if (typeof d === 'number') return d
   if (!isDir(d.inode)) return -E.ENOTDIR
-  if (d.deleted) return 0
+  if (d.deleted) return -E.ENOENT
   const special = d.inode.special
   let list: Iterable<[string, Parameters<typeof writeDirents>[0]['inode']]>
   if (special?.kind === 'dynamic' && special.fds) {

@@ -19,7 +19,7 @@ pub fn dispatch(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
             let fd = Files::check(a[n] as i32)?;
             let kind = process::files().kind(fd);
             if kind.what != What::Host {
-                return on_image(row.nr, n, fd, kind.what, a);
+                return on_image(t, row.nr, fd, kind.what, a);
             }
         }
     }
@@ -86,12 +86,11 @@ pub fn iovecs(addr: u64, count: u64) -> Result<Vec<libc::iovec>, Errno> {
 }
 
 /// Reads of image files; everything else on them, and data calls on directories, is an error.
-fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysResult {
+fn on_image(t: &Thread, nr: u32, fd: i32, what: What, a: [u64; 6]) -> SysResult {
     if what == What::Path {
         return Err(EBADF);
     }
     let d = process::files().description(fd).ok_or(EBADF)?;
-    let read_only = d.flags.load(Ordering::Relaxed) as i32 & libc::O_ACCMODE == libc::O_RDONLY;
     match i64::from(nr) {
         libc::SYS_lseek => seek(d, what, a[1] as i64, a[2] as i32),
         libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => {
@@ -120,15 +119,28 @@ fn on_image(nr: u32, position: usize, fd: i32, what: What, a: [u64; 6]) -> SysRe
         libc::SYS_ftruncate => Err(EINVAL),
         libc::SYS_fallocate => Err(EBADF),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => Ok(0),
-        libc::SYS_flock => {
-            // SAFETY: a lock on the descriptor's own description.
-            unsafe { host::call(libc::SYS_flock, a) }
-        }
-        libc::SYS_splice if position == 0 && read_only => Err(EINVAL),
+        libc::SYS_flock => flock(t, fd, a[1] as i32),
         libc::SYS_tee | libc::SYS_vmsplice => Err(EINVAL),
         libc::SYS_epoll_ctl => Err(crate::errno::EPERM),
         _ => Err(mediated::data_call_on(what)),
     }
+}
+
+/// flock(2) among the descriptions of one image file; waits by asking again.
+fn flock(t: &Thread, fd: i32, operation: i32) -> SysResult {
+    let kind = match operation & !libc::LOCK_NB {
+        libc::LOCK_SH => 1,
+        libc::LOCK_EX => 2,
+        libc::LOCK_UN => 0,
+        _ => return Err(EINVAL),
+    };
+    while !process::files().lock(fd, kind) {
+        if operation & libc::LOCK_NB != 0 {
+            return Err(crate::errno::EAGAIN);
+        }
+        crate::fifo::moment(t)?;
+    }
+    Ok(0)
 }
 
 fn iov_pairs(addr: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {

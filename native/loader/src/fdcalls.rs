@@ -1,9 +1,9 @@
 //! close, dup, fcntl, pipe, ioctl, sendfile: the host's table changes, and ours follows.
 
 use crate::cpu::Thread;
-use crate::errno::{EBADF, EINVAL, ENOTDIR, ENOTTY, EOPNOTSUPP, Errno, SysResult};
+use crate::errno::{EBADF, EINVAL, ENOTDIR, ENOTTY, SysResult};
 use crate::files::{Files, What};
-use crate::{direct, guest, host, process};
+use crate::{copies, guest, host, process};
 use std::sync::atomic::Ordering;
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
 
@@ -28,19 +28,7 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             pair_to_guest(a[0], pair)
         }
         libc::SYS_ioctl => ioctl(t, a),
-        libc::SYS_sendfile => sendfile(t, a),
-        _ => {
-            // copy_file_range: EXDEV sends programs to their own copy loop.
-            Files::check(a[0] as i32)?;
-            Files::check(a[2] as i32)?;
-            let files = process::files();
-            if files.kind(a[0] as i32).what != What::Host || files.kind(a[2] as i32).what != What::Host {
-                return Err(Errno(libc::EXDEV));
-            }
-            drop(files);
-            let row = vkernel_abi::syscall::find(nr as u64).ok_or(EINVAL)?;
-            direct::host_call(t, row, a)
-        }
+        _ => copies::dispatch(t, nr, a),
     }
 }
 
@@ -230,28 +218,4 @@ fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let arg = if size == 0 { a[2] } else { guest::range(a[2], size) };
     // SAFETY: the argument is an integer or a checked buffer of the request's size.
     unsafe { host::blocking(t.poll(), libc::SYS_ioctl, [a[0], a[1] & 0xffff_ffff, arg, 0, 0, 0]) }
-}
-
-fn sendfile(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    let (out, input) = (Files::check(a[0] as i32)?, Files::check(a[1] as i32)?);
-    if process::files().kind(out).what != What::Host {
-        return Err(EBADF);
-    }
-    let off = if a[2] == 0 { None } else { Some(guest::read::<u64>(a[2])?) };
-    if let Some((bytes, d, at)) = direct::image_bytes(input, off) {
-        let n = bytes.len().min(a[3] as usize).min(0x7fff_f000);
-        // SAFETY: writes mapped image bytes.
-        let done =
-            unsafe { host::blocking(t.poll(), libc::SYS_write, [a[0], bytes.as_ptr() as u64, n as u64, 0, 0, 0]) }?;
-        match off {
-            None => d.off.store(at + done as u64, Ordering::Relaxed),
-            Some(_) => guest::write(a[2], &(at + done as u64))?,
-        }
-        return Ok(done);
-    }
-    if process::files().kind(input).what == What::Directory {
-        return Err(EOPNOTSUPP);
-    }
-    let row = vkernel_abi::syscall::find(libc::SYS_sendfile as u64).ok_or(EINVAL)?;
-    direct::host_call(t, row, a)
 }

@@ -39,6 +39,8 @@ pub struct Description {
     pub off: AtomicU64,
     pub nid: AtomicU64,
     pub size: AtomicU64,
+    /// flock(2): 0 none, 1 shared, 2 exclusive. All image files are one open file to the host.
+    lock: AtomicU32,
 }
 
 const DESCRIPTIONS: usize = 32768;
@@ -111,6 +113,7 @@ impl Files {
                 d.nid.store(nid, Ordering::Relaxed);
                 d.size.store(size, Ordering::Relaxed);
                 d.flags.store(flags, Ordering::Relaxed);
+                d.lock.store(0, Ordering::Relaxed);
                 self.seen(fd);
                 self.drop_kind(fd);
                 self.kinds[fd as usize] = Kind { what, node, desc: index };
@@ -118,6 +121,28 @@ impl Files {
             }
         }
         Err(ENFILE)
+    }
+
+    /// flock(2) of an image file or directory: false when another description's lock conflicts.
+    /// Whoever sees a conflict steps back, so two that come at once may both be refused, and ask again.
+    pub fn lock(&self, fd: i32, kind: u32) -> bool {
+        let Some(d) = self.description(fd) else { return true };
+        let old = d.lock.swap(kind, Ordering::SeqCst);
+        let nid = d.nid.load(Ordering::Relaxed);
+        let conflicts = kind != 0
+            && (1..DESCRIPTIONS as u32).map(|n| self.at(n)).any(|o| {
+                let held = o.lock.load(Ordering::SeqCst);
+                !std::ptr::eq(o, d)
+                    && held != 0
+                    && (held == 2 || kind == 2)
+                    && o.refs.load(Ordering::Relaxed) > 0
+                    && o.nid.load(Ordering::Relaxed) == nid
+            });
+        if conflicts {
+            // A conversion that fails has lost the old lock too (flock(2)); here it keeps it.
+            d.lock.store(old, Ordering::SeqCst);
+        }
+        !conflicts
     }
 
     fn drop_kind(&mut self, fd: i32) {

@@ -3,6 +3,7 @@
 #[cfg(feature = "bare")]
 mod bare;
 mod clone;
+mod copies;
 mod cpu;
 mod credcalls;
 mod direct;

@@ -45,6 +45,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             return contents_of_unnamed(a[0] as i32, a[2]);
         }
         libc::SYS_faccessat2 if a[2] & 0xffff_fff8 != 0 => return Err(EINVAL),
+        libc::SYS_utimensat if a[1] == 0 && a[0] as i32 == AT_FDCWD => return Err(EFAULT),
         libc::SYS_readlink | libc::SYS_readlinkat => return readlinkat(t, a),
         libc::SYS_statx if a[2] & libc::AT_EMPTY_PATH as u64 != 0 && is_empty(a[1])? => {
             let fd = a[0] as i32;
@@ -143,6 +144,9 @@ fn contents_of_unnamed(fd: i32, buf: u64) -> SysResult {
 
 /// readlinkat(2); /proc/self/fd/N is a link to what only we know: a node, or a plain host descriptor.
 fn readlinkat(t: &mut Thread, a: [u64; 6]) -> SysResult {
+    if a[3] as i32 <= 0 {
+        return Err(EINVAL);
+    }
     let n = request(t, nr(libc::SYS_readlinkat), [a[0], a[1], a[2], a[3], 0, 0])?.ret?;
     let capacity = (a[3] as usize).min(abi::RING_WINDOW / 2);
     if n < abi::FD_LINK {
@@ -448,7 +452,7 @@ fn memory_file(name: &std::ffi::CStr, text: &[u8]) -> Result<i32, Errno> {
 
 /// memfd_create(2): the daemon makes it, so that the process needs no such call.
 fn memfd_create(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    let name = guest::read_cstr(a[0], 249)?;
+    let name = guest::read_cstr(a[0], 249).map_err(|e| if e == ENAMETOOLONG { EINVAL } else { e })?;
     let mut w = ring::window(t)?;
     let p = w.put(&name).ok_or(EINVAL)?;
     let reply = ring::call(t, nr(libc::SYS_memfd_create), [p, a[1], 0, 0, 0, 0], w)?;

@@ -93,6 +93,7 @@ fn rules() -> Vec<Rule> {
         libc::SYS_pipe2,
         libc::SYS_ioctl,
         libc::SYS_sendfile,
+        libc::SYS_splice,
         libc::SYS_copy_file_range,
         libc::SYS_futex,
         libc::SYS_ppoll,

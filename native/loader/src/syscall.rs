@@ -171,6 +171,7 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         | libc::SYS_pipe2
         | libc::SYS_ioctl
         | libc::SYS_sendfile
+        | libc::SYS_splice
         | libc::SYS_copy_file_range => fdcalls::dispatch(t, nr, a),
         libc::SYS_shmat | libc::SYS_shmdt | libc::SYS_shmctl | libc::SYS_semctl | libc::SYS_mq_open => {
             ipc::dispatch(t, nr, a)

@@ -279,7 +279,7 @@ pub const TABLE: &[Syscall] = &[
     Syscall { nr: 272, name: "unshare", class: Class::Refused, args: &[], restart: false, new_fd: false },
     Syscall { nr: 273, name: "set_robust_list", class: Class::Local, args: &[Arg::Int, Arg::Int], restart: false, new_fd: false },
     Syscall { nr: 274, name: "get_robust_list", class: Class::Local, args: &[Arg::Int, Arg::Ptr { dir: Dir::Out, len: Len::Fixed(8) }, Arg::Ptr { dir: Dir::Out, len: Len::Fixed(8) }], restart: false, new_fd: false },
-    Syscall { nr: 275, name: "splice", class: Class::Direct, args: &[Arg::Fd, Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(8) }, Arg::Fd, Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(8) }, Arg::Int, Arg::Int], restart: true, new_fd: false },
+    Syscall { nr: 275, name: "splice", class: Class::Local, args: &[Arg::Fd, Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(8) }, Arg::Fd, Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(8) }, Arg::Int, Arg::Int], restart: true, new_fd: false },
     Syscall { nr: 276, name: "tee", class: Class::Direct, args: &[Arg::Fd, Arg::Fd, Arg::Int, Arg::Int], restart: false, new_fd: false },
     Syscall { nr: 277, name: "sync_file_range", class: Class::Direct, args: &[Arg::Fd, Arg::Int, Arg::Int, Arg::Int], restart: false, new_fd: false },
     Syscall { nr: 278, name: "vmsplice", class: Class::Direct, args: &[Arg::Fd, Arg::Iov { count: 2 }, Arg::Int, Arg::Int], restart: true, new_fd: false },
