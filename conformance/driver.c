@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -83,8 +84,17 @@ static void run(const struct program *p, const char *dir) {
   fflush(stdout);
 }
 
+/* What a container engine leaves to root; natively the rest is given up here. */
+static void give_up(void) {
+  const unsigned long kept = 0xa80425fb;
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  for (int c = 0; c < 64; c++)
+    if (!(kept >> c & 1)) prctl(PR_CAPBSET_DROP, c, 0, 0, 0);
+}
+
 int main(int argc, char **argv) {
   const char *verb = argc > 1 ? argv[1] : "--list";
+  if (!strcmp(verb, "--all")) give_up();
   setvbuf(stdout, NULL, _IOLBF, 0);
   for (const struct program *p = programs; p->name; p++) {
     if (!strcmp(verb, "--list")) puts(p->name);

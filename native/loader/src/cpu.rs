@@ -83,6 +83,7 @@ impl Thread {
                 present: false,
                 leave: false,
                 fault_addr: 0,
+                fault_signal: 0,
                 poll: &raw mut (*state).poll,
             })
         };
@@ -424,6 +425,9 @@ fn raise(t: &mut Thread, exit: Exit) {
         }
         Exit::Trap(Trap::Page) => {
             let addr = t.state().fault_addr;
+            if t.captured.fault_signal == libc::SIGBUS {
+                return signal::force(t, libc::SIGBUS, libc::BUS_ADRERR, addr, 14);
+            }
             let code = if crate::process::mm().find(addr).is_some() { SEGV_ACCERR } else { SEGV_MAPERR };
             (libc::SIGSEGV, code, addr, 14)
         }

@@ -132,6 +132,8 @@ pub fn clock(nr: i64, a: [u64; 6]) -> SysResult {
 
 pub fn get_robust_list(t: &mut Thread, a: [u64; 6]) -> SysResult {
     if a[0] != 0 && a[0] as i32 != t.tid {
+        // SAFETY: asks whether the thread exists.
+        unsafe { host::call(libc::SYS_tkill, [a[0], 0, 0, 0, 0, 0]) }?;
         return Err(EPERM);
     }
     guest::write(a[1], &t.robust_list)?;

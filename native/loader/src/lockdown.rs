@@ -95,6 +95,7 @@ pub fn limit_files(asked: u64) {
 /// The last steps, in order. After this the process can make no new code, open nothing, gain
 /// nothing.
 pub fn seal_process() -> Result<(), String> {
+    let queues = message_queues();
     // SAFETY: plain prctl and capability calls on this process.
     unsafe {
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")?;
@@ -109,7 +110,7 @@ pub fn seal_process() -> Result<(), String> {
         check(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()), "capabilities")?;
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")?;
     }
-    landlock()?;
+    landlock(queues)?;
     const PR_SET_MDWE: i32 = 65;
     const PR_MDWE_REFUSE_EXEC_GAIN: u64 = 1;
     // SAFETY: plain prctl. Kernels before 6.3 have no MDWE: seccomp's rules remain.
@@ -117,13 +118,46 @@ pub fn seal_process() -> Result<(), String> {
     seccomp::install()
 }
 
-/// Denies every file-system access by path (landlock(7)); kernels without it have the empty root.
-fn landlock() -> Result<(), String> {
+/// The root of the IPC namespace's POSIX message queues, as a mount that is nowhere: mq_open(2) is an
+/// access to their file system, and Landlock shall allow it. None: mq_open is EACCES.
+fn message_queues() -> Option<i32> {
+    const FSCONFIG_CMD_CREATE: u64 = 6;
+    /// FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC.
+    const CLOEXEC: u64 = 1;
+    let flags = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: live strings and descriptors of our own.
+    unsafe {
+        let fs = libc::syscall(libc::SYS_fsopen, c"mqueue".as_ptr(), CLOEXEC) as i32;
+        if fs < 0 {
+            return None;
+        }
+        let made = libc::syscall(libc::SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0) == 0;
+        let mount = if made { libc::syscall(libc::SYS_fsmount, fs, CLOEXEC, flags) as i32 } else { -1 };
+        libc::close(fs);
+        (mount >= 0).then_some(mount)
+    }
+}
+
+/// struct landlock_path_beneath_attr.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed: u64,
+    parent: i32,
+}
+
+/// Denies every file-system access by path (landlock(7)) but to the container's own message queues;
+/// kernels without it have the empty root.
+fn landlock(queues: Option<i32>) -> Result<(), String> {
     const CREATE: i64 = 444;
+    const ADD_RULE: i64 = 445;
     const RESTRICT: i64 = 446;
     // SAFETY: the version query takes no attributes.
     let abi = unsafe { libc::syscall(CREATE, 0, 0, 1) };
     if abi < 1 {
+        if let Some(fd) = queues {
+            // SAFETY: a descriptor of our own.
+            unsafe { libc::close(fd) };
+        }
         return Ok(());
     }
     let bits = match abi {
@@ -133,10 +167,15 @@ fn landlock() -> Result<(), String> {
         _ => 16,
     };
     let attr: u64 = (1 << bits) - 1;
-    // SAFETY: a live attribute of 8 bytes; the ruleset has no rules, so nothing is allowed.
+    // SAFETY: live attributes of the kernel's layout; descriptors of our own.
     unsafe {
         let fd = libc::syscall(CREATE, &raw const attr, 8, 0) as i32;
         check(fd, "landlock ruleset")?;
+        if let Some(parent) = queues {
+            let rule = PathBeneath { allowed: attr, parent };
+            libc::syscall(ADD_RULE, fd, 1, &raw const rule, 0);
+            libc::close(parent);
+        }
         let r = libc::syscall(RESTRICT, fd, 0);
         libc::close(fd);
         check(r, "landlock")

@@ -32,6 +32,9 @@ pub fn mmap(t: &mut Thread, a: [u64; 6]) -> SysResult {
     }
     Files::check(fd)?;
     mediated::check_open(fd)?;
+    if flags & libc::MAP_TYPE == libc::MAP_SHARED_VALIDATE && flags & libc::MAP_SYNC != 0 {
+        return Err(crate::errno::EOPNOTSUPP);
+    }
     let what = process::files().kind(fd).what;
     match what {
         What::Directory => Err(ENODEV),
@@ -143,7 +146,8 @@ fn map_host(t: &mut Thread, fd: i32, addr: u64, len: u64, prot: i32, flags: i32,
         st
     };
     let len_of_file = match st.st_mode & libc::S_IFMT {
-        libc::S_IFREG => page_up((st.st_size as u64).saturating_sub(off)),
+        // Beyond its end too: the kernel raises SIGBUS there, until the file has grown.
+        libc::S_IFREG => len,
         libc::S_IFCHR => len,
         libc::S_IFIFO | libc::S_IFSOCK => return Err(ENODEV),
         _ => return Err(ESPIPE),
@@ -247,7 +251,13 @@ fn advise(mm: &crate::mm::Mm, a: [u64; 6]) -> SysResult {
         | libc::MADV_MERGEABLE
         | libc::MADV_UNMERGEABLE
         | libc::MADV_COLD
-        | libc::MADV_PAGEOUT => Ok(0),
+        | libc::MADV_PAGEOUT => {
+            if mlock::is_mapped(mm, a[0], len) {
+                Ok(0)
+            } else {
+                Err(ENOMEM)
+            }
+        }
         libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE => {
             let mut at = a[0];
             while at < a[0] + len {

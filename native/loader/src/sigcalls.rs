@@ -131,6 +131,9 @@ fn masked_wait(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     if nr == libc::SYS_pselect6 && a[at] != 0 {
         // A pair: pointer to the mask, and its size.
         mask_at = guest::read(a[at])?;
+        if mask_at != 0 && guest::read::<u64>(a[at] + 8)? != 8 {
+            return Err(EINVAL);
+        }
     }
     let mut v = a;
     if mask_at == 0 {

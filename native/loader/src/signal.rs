@@ -47,6 +47,8 @@ pub struct Captured {
     pub leave: bool,
     /// Address of the last synchronous memory fault.
     pub fault_addr: usize,
+    /// SIGSEGV or SIGBUS.
+    pub fault_signal: i32,
     /// The thread's poll flag.
     pub poll: *mut u32,
 }
@@ -78,6 +80,9 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         let pc = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
         let c = CAPTURED.with(Cell::get);
         if SYNCHRONOUS & bit(signal) != 0 && (*info).si_code > 0 {
+            if !c.is_null() {
+                (*c).fault_signal = signal;
+            }
             if let Some(to) = vkernel_semantics::memory::fixup(pc) {
                 uc.uc_mcontext.gregs[libc::REG_RIP as usize] = to as i64;
                 return;
@@ -90,6 +95,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
                 // the region; it accepts a null address without looking (wasmtime Store::wasm_fault).
                 info.cast::<usize>().add(2).write(0);
             }
+            // The engine listens to SIGSEGV only; what the fault was is on record.
+            let signal = if signal == libc::SIGBUS { libc::SIGSEGV } else { signal };
             let previous = PREVIOUS[signal as usize];
             if previous > 1 {
                 let f: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = std::mem::transmute(previous);
@@ -194,28 +201,19 @@ fn apply(signal: i32, a: &Action) {
         return;
     }
     match a.handler {
+        // The kernel looks at these itself when a child stops or exits.
+        SIG_DFL if signal == libc::SIGCHLD => host_action(signal, libc::SIG_DFL, a.flags as i32 & CHILD_FLAGS, 0),
         SIG_DFL => host_disposition(signal, libc::SIG_DFL),
         SIG_IGN => host_disposition(signal, libc::SIG_IGN),
-        _ => {
-            host_handler(signal);
-            // The kernel looks at these itself when a child stops or exits.
-            if signal == libc::SIGCHLD && a.flags & (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT) as u64 != 0 {
-                child_flags(a.flags);
-            }
+        _ if signal == libc::SIGCHLD => {
+            let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | a.flags as i32 & CHILD_FLAGS;
+            host_action(signal, on_signal as *const () as usize, flags, !0);
         }
+        _ => host_handler(signal),
     }
 }
 
-fn child_flags(flags: u64) {
-    // SAFETY: as host_handler.
-    unsafe {
-        let mut a: libc::sigaction = std::mem::zeroed();
-        a.sa_sigaction = on_signal as *const () as usize;
-        a.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | (flags as i32 & (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT));
-        libc::sigfillset(&mut a.sa_mask);
-        libc::sigaction(libc::SIGCHLD, &a, std::ptr::null_mut());
-    }
-}
+const CHILD_FLAGS: i32 = libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
 
 /// execve(2): caught signals go back to the default, ignored ones stay.
 pub fn reset_for_exec() {

@@ -83,17 +83,17 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
             thread::exit(t, a[0] as i32);
             return Err(Leave::Exit);
         }
-        libc::SYS_exit_group => thread::exit_group(a[0] as i32),
+        libc::SYS_exit_group => {
+            thread::release_robust();
+            thread::exit_group(a[0] as i32)
+        }
         libc::SYS_futex => futexcalls::futex(t, a),
         libc::SYS_futex_waitv => futexcalls::waitv(t, a),
         libc::SYS_set_tid_address => {
             t.clear_child_tid = a[0];
             Ok(i64::from(t.tid))
         }
-        libc::SYS_set_robust_list => {
-            t.robust_list = a[0];
-            Ok(0)
-        }
+        libc::SYS_set_robust_list => thread::set_robust_list(t, a),
         libc::SYS_get_robust_list => local::get_robust_list(t, a),
         libc::SYS_arch_prctl => local::arch_prctl(t, a),
         libc::SYS_prctl => prctl::prctl(t, a),

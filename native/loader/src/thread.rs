@@ -2,10 +2,10 @@
 //! thread with its own store over the one region.
 
 use crate::cpu::{Thread, run_thread};
-use crate::errno::{EAGAIN, Errno, SysResult};
+use crate::errno::{EAGAIN, EINVAL, Errno, SysResult};
 use crate::signal::{self, LEAVE_SIGNAL, LEAVE_VALUE};
 use crate::{guest, image, process, ring, trace};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -224,6 +224,7 @@ fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>
     t.tid = unsafe { libc::gettid() };
     t.slot = None;
     t.robust_list = 0;
+    ROBUST.lock().expect("not poisoned").clear();
     OTHERS.lock().expect("not poisoned").clear();
     MAIN_ALIVE.store(1, Ordering::Relaxed);
     *VFORK_PIPE.lock().expect("not poisoned") = vfork.unwrap_or(-1);
@@ -257,7 +258,8 @@ pub fn exit(t: &mut Thread, status: i32) {
 
 /// What the kernel does when a thread ends: robust futexes, the tid word, the ring slot.
 pub fn ended(t: &mut Thread) {
-    robust_list(t);
+    ROBUST.lock().expect("not poisoned").remove(&t.tid);
+    walk_robust(t.tid, std::mem::take(&mut t.robust_list));
     if t.clear_child_tid != 0 && guest::write(t.clear_child_tid, &0u32).is_ok() {
         // SAFETY: wakes one waiter on a word of the region.
         unsafe { libc::syscall(libc::SYS_futex, guest::at(t.clear_child_tid), libc::FUTEX_WAKE, 1, 0, 0, 0) };
@@ -267,9 +269,30 @@ pub fn ended(t: &mut Thread) {
     }
 }
 
-/// Walks the robust list (Documentation/locking/robust-futexes.rst), bounded as the kernel's walk.
-fn robust_list(t: &mut Thread) {
-    let head = std::mem::take(&mut t.robust_list);
+/// Heads of the robust lists of this process's threads, by thread: the host's kernel cannot follow
+/// them, their addresses being the guest's.
+static ROBUST: Mutex<BTreeMap<i32, u64>> = Mutex::new(BTreeMap::new());
+
+/// set_robust_list(2).
+pub fn set_robust_list(t: &mut Thread, a: [u64; 6]) -> SysResult {
+    if a[1] != 24 {
+        return Err(EINVAL);
+    }
+    t.robust_list = a[0];
+    ROBUST.lock().expect("not poisoned").insert(t.tid, a[0]);
+    Ok(0)
+}
+
+/// The process ends with all its threads.
+pub fn release_robust() {
+    let lists = std::mem::take(&mut *ROBUST.lock().expect("not poisoned"));
+    for (tid, head) in lists {
+        walk_robust(tid, head);
+    }
+}
+
+/// Walks a robust list (Documentation/locking/robust-futexes.rst), bounded as the kernel's walk.
+fn walk_robust(tid: i32, head: u64) {
     if head == 0 {
         return;
     }
@@ -278,7 +301,7 @@ fn robust_list(t: &mut Thread) {
     let release = |entry: u64| {
         let at = (entry & !1).wrapping_add(offset) & 0xffff_ffff;
         let Ok(word) = guest::read::<u32>(at) else { return };
-        if word & 0x3fff_ffff == t.tid as u32 {
+        if word & 0x3fff_ffff == tid as u32 {
             let died = word & 0x8000_0000 | 0x4000_0000;
             let _ = guest::write(at, &died);
             if word & 0x8000_0000 != 0 {

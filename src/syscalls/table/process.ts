@@ -54,7 +54,7 @@ export const entries = [
   syscall(218, 'set_tid_address', { tidptr: pointer }, { ...local, doc: 'Set the word that is cleared when the thread ends.' }),
   syscall(231, 'exit_group', { status: int }, { ...local, doc: 'End the process.' }),
   syscall(247, 'waitid', { idtype: int, id: int, infop: output(128), options: int, rusage: output(144) }, { ...direct, restart: true, doc: 'Wait for a child.' }),
-  syscall(273, 'set_robust_list', { head: pointer, len: int }, { ...local, doc: 'Set the list of robust futexes.' }),
+  syscall(273, 'set_robust_list', { head: pointer, len: int }, { ...local, doc: 'Set the list of robust futexes.', quirk: 'Released when the thread or its process exits or executes, not when a signal kills the process.' }),
   syscall(274, 'get_robust_list', { pid: int, head_ptr: output(8), len_ptr: output(8) }, { ...local, doc: 'Read the list of robust futexes.', quirk: 'The calling thread\'s only.' }),
   syscall(302, 'prlimit64', { pid: int, resource: int, new_limit: input(16), old_limit: output(16) }, { ...local, doc: 'Read or set a resource limit.', quirk: 'RLIMIT_NOFILE is at most 4064.' }),
   syscall(97, 'getrlimit', { resource: int, rlim: output(16) }, { ...local, doc: 'Read a resource limit.' }),
