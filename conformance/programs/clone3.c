@@ -111,7 +111,7 @@ int main(int argc, char **argv) {
   GIVES("wait4: the child", c, sys(wait4, c, &status, 0, &ru));
   OK("wait4: its status and times", WEXITSTATUS(status) == 3 && ru.ru_utime.tv_sec == 0);
   c = fork();
-  if (c == 0) { raise(SIGSTOP); _exit(4); }
+  if (c == 0) { raise(SIGSTOP); pause_ms(60); _exit(4); }
   GIVES("wait4: WUNTRACED", c, sys(wait4, c, &status, WUNTRACED, NULL));
   OK("wait4: stopped by SIGSTOP", WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
   kill(c, SIGCONT);

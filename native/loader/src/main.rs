@@ -33,6 +33,7 @@ mod mremap;
 mod netcalls;
 mod prctl;
 mod process;
+mod rights;
 mod ring;
 mod seccomp;
 mod sigcalls;

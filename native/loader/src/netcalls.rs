@@ -5,10 +5,12 @@ use crate::cpu::Thread;
 use crate::errno::{EACCES, EBADF, EINVAL, EPERM, Errno, SysResult};
 use crate::fdcalls::pair_to_guest;
 use crate::files::{Files, What};
-use crate::{direct, egress, guest, host, process, ring};
+use crate::{direct, egress, guest, host, process, rights, ring};
 use vkernel_abi::generated::ring::ROOT_NODE;
 
 const AF_NETLINK_ROUTE: i32 = 0;
+/// The last of the types (linux/net.h).
+const SOCK_PACKET: i32 = 10;
 
 pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     if !matches!(nr, libc::SYS_socket | libc::SYS_socketpair) {
@@ -22,9 +24,19 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     match nr {
         libc::SYS_socket => {
             let kind = a[1] as i32 & 0xf;
+            let flags = a[1] as i32 & !0xf & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+            if kind > SOCK_PACKET || flags != 0 {
+                return Err(EINVAL);
+            }
+            const RAW: [i32; 2] = [libc::SOCK_RAW, SOCK_PACKET];
             let allowed = match a[0] as i32 {
-                libc::AF_UNIX => matches!(kind, libc::SOCK_STREAM | libc::SOCK_DGRAM | libc::SOCK_SEQPACKET),
-                libc::AF_INET | libc::AF_INET6 => matches!(kind, libc::SOCK_STREAM | libc::SOCK_DGRAM),
+                libc::AF_UNIX => true,
+                libc::AF_INET | libc::AF_INET6 if RAW.contains(&kind) => false,
+                libc::AF_INET | libc::AF_INET6 => match kind {
+                    libc::SOCK_STREAM | libc::SOCK_DGRAM => true,
+                    // Other protocols would be modules that the host loads.
+                    _ => return Err(Errno(libc::ESOCKTNOSUPPORT)),
+                },
                 libc::AF_NETLINK => a[2] as i32 == AF_NETLINK_ROUTE,
                 _ => return Err(Errno(libc::EAFNOSUPPORT)),
             };
@@ -233,10 +245,14 @@ pub fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     // Too long a list, or a bad one, is for the kernel to refuse.
     let list = direct::iovecs(iov, iov_len).ok();
     let list_at = list.as_ref().map_or(guest::BAD, |l| l.as_ptr() as u64);
-    if nr == libc::SYS_sendmsg && control != 0 {
-        check_rights(control, control_len)?;
-    }
-    let mut m = [name_at, name_size, list_at, iov_len, guest::range(control, control_len), control_len, flags];
+    let passed = if nr == libc::SYS_sendmsg && control != 0 { rights::copy(control, control_len)? } else { None };
+    let control_at = match &passed {
+        Some(p) => p.control.as_ptr() as u64,
+        // What could not be read is not read again: another thread may have put anything there.
+        None if nr == libc::SYS_sendmsg && control != 0 => guest::BAD,
+        None => guest::range(control, control_len),
+    };
+    let mut m = [name_at, name_size, list_at, iov_len, control_at, control_len, flags];
     // SAFETY: a struct msghdr of checked ranges.
     let r = unsafe { host::blocking(t.poll(), nr, [a[0], m.as_mut_ptr() as u64, a[2], 0, 0, 0]) }?;
     if nr == libc::SYS_recvmsg {
@@ -250,23 +266,4 @@ pub fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         }
     }
     Ok(r)
-}
-
-/// Hidden descriptors must not be passed on: every number in SCM_RIGHTS must be a guest's.
-fn check_rights(control: u64, len: u64) -> Result<(), Errno> {
-    let mut at = 0;
-    while at + 16 <= len {
-        let (n, level): (u64, u32) = (guest::read(control + at)?, guest::read(control + at + 8)?);
-        let kind: u32 = guest::read(control + at + 12)?;
-        if n < 16 || n > len - at {
-            return Err(EINVAL);
-        }
-        if level as i32 == libc::SOL_SOCKET && kind as i32 == libc::SCM_RIGHTS {
-            for k in 0..(n - 16) / 4 {
-                Files::check(guest::read::<u32>(control + at + 16 + 4 * k)? as i32)?;
-            }
-        }
-        at += n.next_multiple_of(8);
-    }
-    Ok(())
 }

@@ -21,12 +21,14 @@ pub struct Creds {
     pub uid: [u32; 3],
     pub gid: [u32; 3],
     pub groups: Vec<u32>,
+    /// File-system user and group, where they are not the effective ones (setfsuid(2)).
+    pub fs: [Option<u32>; 2],
 }
 
 static FILES: LazyLock<Mutex<Files>> = LazyLock::new(|| Mutex::new(Files::new()));
 static MM: LazyLock<Mutex<Mm>> = LazyLock::new(|| Mutex::new(Mm::new()));
 static FS: Mutex<Fs> = Mutex::new(Fs { cwd: 1, umask: 0o22, exe: Vec::new() });
-static CREDS: Mutex<Creds> = Mutex::new(Creds { uid: [0; 3], gid: [0; 3], groups: Vec::new() });
+static CREDS: Mutex<Creds> = Mutex::new(Creds { uid: [0; 3], gid: [0; 3], groups: Vec::new(), fs: [None; 2] });
 /// ELFs whose text is mapped at its address.
 static ELFS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 static TEXT: AtomicU64 = AtomicU64::new(1);

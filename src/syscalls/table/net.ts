@@ -10,7 +10,7 @@ export const entries = [
   syscall(43, 'accept', { fd, addr: pointer, addrlen: pointer }, { ...local, newFd: true, restart: true, doc: 'Accept a connection.' }),
   syscall(44, 'sendto', { fd, buf: input('len'), len: int, flags, dest_addr: input('addrlen'), addrlen: int }, { ...local, restart: true, doc: 'Send.' }),
   syscall(45, 'recvfrom', { fd, buf: output('len'), len: int, flags, src_addr: pointer, addrlen: pointer }, { ...local, restart: true, doc: 'Receive.' }),
-  syscall(46, 'sendmsg', { fd, msg: pointer, flags }, { ...local, restart: true, doc: 'Send with control data.' }),
+  syscall(46, 'sendmsg', { fd, msg: pointer, flags }, { ...local, restart: true, doc: 'Send with control data.', errno: ['EOPNOTSUPP'], quirk: 'SCM_RIGHTS of an image file passes a read-only copy of its bytes, with an offset of its own; directories and O_PATH descriptors are EOPNOTSUPP; a file of the upper layer arrives without its name.' }),
   syscall(47, 'recvmsg', { fd, msg: pointer, flags }, { ...local, restart: true, doc: 'Receive with control data.' }),
   syscall(48, 'shutdown', { fd, how: int }, { ...direct, doc: 'Shut a connection down.' }),
   syscall(49, 'bind', { fd, addr: input('addrlen'), addrlen: int }, { ...local, doc: 'Bind an address.', errno: ['EACCES', 'EADDRINUSE'], quirk: 'An AF_UNIX path in a directory of the host (-v) is EACCES; abstract names that begin with vkernel/ are EACCES.' }),
