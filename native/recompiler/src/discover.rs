@@ -6,10 +6,10 @@
 //! of its indirect jumps. A miss costs speed only: the interpreter runs it.
 
 use crate::elf::Elf;
-use crate::tables;
+use crate::tables::{self, Table};
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use vkernel_semantics::decode::OPTIONS;
 
@@ -25,10 +25,12 @@ pub struct Function {
     pub entry: u64,
     /// By address; every block is reachable from the entry.
     pub blocks: BTreeMap<u64, Block>,
-    /// Targets of indirect jumps inside the function.
+    /// Targets of indirect jumps inside the function, in ascending order.
     pub switch_targets: Vec<u64>,
-    /// Indirect jumps whose targets are all known.
-    pub table_jumps: HashSet<u64>,
+    /// Indirect jumps whose targets are all known, by address.
+    pub tables: HashMap<u64, Table>,
+    /// Those of `switch_targets` that other indirect jumps may lead to.
+    pub labels: BTreeSet<u64>,
     /// Indirect jumps that may lead to a label of the function which was not found.
     pub open_jumps: HashSet<u64>,
     /// May be called other than by the direct calls and jumps found: a pointer to it is in the data or
@@ -274,8 +276,7 @@ impl<'a> Program<'a> {
         let inside = |pc: u64| holds(&extent, pc);
         let mut decoded: BTreeMap<u64, Instruction> = BTreeMap::new();
         let mut leaders = BTreeSet::from([entry]);
-        let mut switch_targets = BTreeSet::new();
-        let (mut table_jumps, mut open_jumps) = (HashSet::new(), HashSet::new());
+        let (mut labels, mut tables, mut open_jumps) = (BTreeSet::new(), HashMap::new(), HashSet::new());
         let mut pending = vec![entry];
         let interior = |(low, high): &(u64, u64)| {
             let first = if self.fragments.contains(low) { *low } else { low + 1 };
@@ -319,14 +320,14 @@ impl<'a> Program<'a> {
                     FlowControl::IndirectBranch => {
                         indirect = true;
                         let table = self.jump_table(&i, &decoded, &extent);
+                        table.targets.iter().for_each(|t| lead(*t, &mut leaders));
                         if table.complete {
-                            table_jumps.insert(pc);
-                        } else if tables::is_indexed(&i, &decoded) {
-                            open_jumps.insert(pc);
-                        }
-                        for t in table.targets {
-                            switch_targets.insert(t);
-                            lead(t, &mut leaders);
+                            tables.insert(pc, table);
+                        } else {
+                            labels.extend(table.targets);
+                            if tables::is_indexed(&i, &decoded) {
+                                open_jumps.insert(pc);
+                            }
                         }
                         break;
                     }
@@ -348,7 +349,7 @@ impl<'a> Program<'a> {
             if pending.is_empty() && indirect {
                 indirect = false;
                 for &t in &interior {
-                    if switch_targets.insert(t) && leaders.insert(t) {
+                    if labels.insert(t) && leaders.insert(t) {
                         pending.push(t);
                     }
                 }
@@ -358,8 +359,17 @@ impl<'a> Program<'a> {
             return None;
         }
         let blocks = blocks(&decoded, &leaders);
-        let switch_targets = switch_targets.into_iter().filter(|t| blocks.contains_key(t)).collect();
-        Some(Function { entry, blocks, switch_targets, table_jumps, open_jumps, indirect: true })
+        labels.retain(|t| blocks.contains_key(t));
+        tables.retain(|jump, t: &mut Table| {
+            let known = t.targets.iter().all(|t| blocks.contains_key(t));
+            if !known {
+                open_jumps.insert(*jump);
+            }
+            known
+        });
+        let switch_targets: BTreeSet<u64> = tables.values().flat_map(|t| &t.targets).chain(&labels).copied().collect();
+        let switch_targets = switch_targets.into_iter().collect();
+        Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, indirect: true })
     }
 }
 

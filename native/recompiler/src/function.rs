@@ -2,6 +2,7 @@
 //! shape of the whole (vkernel_abi::wasm has the contract).
 
 use crate::discover::{Block, Function};
+use crate::hub::{Hub, PROLOGUE};
 use crate::lift::{IMPORTS, Lift, POLL, STEP, SYSCALL, V, state_arg};
 use crate::liveness::{Analysis, Info, Kind, PARAMETERS, RESULTS, Sets};
 use crate::locals::Locals;
@@ -9,7 +10,7 @@ use crate::structure::{self, End, Graph, Node};
 use crate::summaries::Summaries;
 use crate::usage::{ALL_REGISTERS, EVERYTHING, Set, gpr};
 use iced_x86::Instruction;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use vkernel_abi::state::{OFF_GPR, OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP, TABLE_SLOTS};
 use vkernel_semantics::backend::{Backend, Flow, W};
@@ -35,6 +36,8 @@ pub struct Translated {
     pub locals: Vec<wasm_encoder::ValType>,
     /// Body, `end` included.
     pub code: Vec<u8>,
+    /// Numbers that its dispatch node takes, from `Context::first_target` on.
+    pub numbers: u32,
 }
 
 /// Translates an analysed function.
@@ -42,12 +45,8 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let infos = &a.infos;
     let mut locals = Locals::default();
     let label = locals.kept(ValType::I32);
-    let jump = Jump {
-        index: locals.kept(ValType::I32),
-        pc: locals.kept(ValType::I64),
-        targets: infos[infos.len() - 1].successors.len(),
-        by_table: &f.table_jumps,
-    };
+    let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64) };
+    let hub = Hub::new(infos.len(), infos.len() - 1, |n| infos[n].successors.clone());
     let mut nodes: Vec<Node> = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = Vec::new();
@@ -66,47 +65,38 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
-        let mut b = Builder { ctx, analysis: a, exits: &mut exits, jump };
+        let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, from: n };
         let end = match info.block {
             Some(block) => b.block(&mut l, block, info, &sets),
-            None => {
-                let body = std::mem::take(&mut l.code);
-                Builder::leave(&mut l, jump, a.after(n));
-                let default = std::mem::replace(&mut l.code, body);
-                l.sink()
-                    .local_get(jump.index)
-                    .i32_const((MAP_BLOCK | ctx.first_target) as i32)
-                    .i32_sub()
-                    .local_set(label);
-                for &k in ctx.unmapped {
-                    let target = f.switch_targets[k];
-                    l.sink().local_get(jump.pc).i64_const(target as i64).i64_eq().if_(BlockType::Empty);
-                    l.sink().i32_const(k as i32).local_set(label).end();
-                }
-                End::Switch { index: label, targets: info.successors.clone(), default }
-            }
+            None => b.dispatch(&mut l),
         };
         nodes.push(Node { body: l.code, end });
         locals.release();
     }
     nodes.append(&mut exits);
-    let mut l = Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: 0, live: 0, pc: 0, give_up: false };
+    let mut l =
+        Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: PARAMETERS, live: 0, pc: 0, give_up: false };
     l.reload(infos[0].used_in & !PARAMETERS);
-    nodes.push(Node { body: l.code, end: End::Goto(0) });
-    let entry = nodes.len() - 1;
+    let mut late = Vec::new();
+    let first =
+        Builder { f, ctx, analysis: a, hub: &hub, exits: &mut late, jump, label, from: PROLOGUE }.edge(&mut l, 0);
+    let (body, entry) = (l.code, nodes.len());
+    match late.pop() {
+        // Through the dispatch node: the edge's own code follows the prologue's.
+        Some(Node { body: edge, end }) => nodes.push(Node { body: [body, edge].concat(), end }),
+        None => nodes.push(Node { body, end: End::Goto(first) }),
+    }
     let mut code = structure::structure(Graph { nodes, entry, label });
     InstructionSink::new(&mut code).unreachable().end();
-    Translated { locals: locals.types(), code }
+    let numbers = (f.switch_targets.len() + hub.targets.len()) as u32;
+    Translated { locals: locals.types(), code, numbers }
 }
 
 /// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
 #[derive(Clone, Copy)]
-struct Jump<'a> {
+struct Jump {
     index: u32,
     pc: u32,
-    /// How many targets the dispatch nodes have.
-    targets: usize,
-    by_table: &'a HashSet<u64>,
 }
 
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop. It stores
@@ -121,19 +111,32 @@ fn poll(l: &mut Lift, pc: V, live: Set, used: Set) {
 }
 
 struct Builder<'a> {
+    f: &'a Function,
     ctx: &'a Context<'a>,
     analysis: &'a Analysis<'a>,
-    /// Nodes that leave the function, numbered behind the blocks.
+    hub: &'a Hub,
+    /// Nodes that leave the function or go through the dispatch node, numbered behind the blocks.
     exits: &'a mut Vec<Node>,
-    jump: Jump<'a>,
+    jump: Jump,
+    label: u32,
+    /// The block whose code is being made.
+    from: usize,
 }
 
 impl Builder<'_> {
     fn block(&mut self, l: &mut Lift, block: &Block, info: &Info, sets: &Sets) -> End {
         let Sets { live, used } = sets;
         let last = block.instructions.len() - 1;
+        let table = self.f.tables.get(&block.instructions[last].ip());
+        let mut index = None;
         for (k, i) in block.instructions.iter().enumerate() {
             l.live = live[k];
+            if let Some((_, r)) = table.and_then(|t| t.index).filter(|(ip, _)| *ip == i.ip()) {
+                let value = l.reg(r.number());
+                l.push32(value);
+                let V::I32(at) = l.pop32() else { unreachable!("pop32 gives a local") };
+                index = Some(at);
+            }
             let u = &info.usage[k];
             let flow = if u.step { None } else { l.instruction(i) };
             match flow {
@@ -153,6 +156,13 @@ impl Builder<'_> {
                     Self::barrier(l, i.next_ip(), SYSCALL, live[k] | live[k + 1] | u.writes);
                     l.reload(used[k + 1]);
                 }
+                Some(Flow::JumpTo(v)) if let Some(table) = table => {
+                    l.settle_flags(live[last + 1]);
+                    return match index {
+                        Some(index) => self.by_index(l, index, &table.targets),
+                        None => self.by_target(l, v, &table.targets),
+                    };
+                }
                 Some(flow) => return self.transfer(l, live[last + 1], i, flow),
             }
         }
@@ -171,13 +181,102 @@ impl Builder<'_> {
     /// Node for a direct target: a block, or an exit made here.
     fn target(&mut self, l: &mut Lift, pc: u64) -> usize {
         if let Some(&n) = self.analysis.index.get(&pc) {
-            return n;
+            return self.edge(l, n);
         }
         let mark = l.code.len();
         self.tail(l, pc);
+        self.exit(l, mark, End::Exit(Vec::new()))
+    }
+
+    /// Makes a node of the code from `mark` on.
+    fn exit(&mut self, l: &mut Lift, mark: usize, end: End) -> usize {
         let body = l.code.split_off(mark);
-        self.exits.push(Node { body, end: End::Exit(Vec::new()) });
+        self.exits.push(Node { body, end });
         self.analysis.infos.len() + self.exits.len() - 1
+    }
+
+    /// Node for the block `to`: itself, or one that leads there through the dispatch node.
+    fn edge(&mut self, l: &mut Lift, to: usize) -> usize {
+        if !self.hub.edges.contains(&(self.from, to)) {
+            return to;
+        }
+        let mark = l.code.len();
+        let info = &self.analysis.infos[to];
+        l.store_dirty(info.used_in);
+        let place = self.hub.targets.iter().position(|t| *t == to).expect("the targets of the edges");
+        let number = self.ctx.first_target + (self.f.switch_targets.len() + place) as u32;
+        let start = info.block.expect("edges lead to blocks").start;
+        l.sink().i32_const((MAP_BLOCK | number) as i32).local_set(self.jump.index);
+        l.sink().i64_const(start as i64).local_set(self.jump.pc);
+        let dispatch = self.analysis.infos.len() - 1;
+        self.exit(l, mark, End::Goto(dispatch))
+    }
+
+    /// The dispatch node: from the state to the block that `jump` names, or out of the function.
+    fn dispatch(&mut self, l: &mut Lift) -> End {
+        let mark = l.code.len();
+        Self::leave(l, self.jump, 0);
+        let default = l.code.split_off(mark);
+        self.number(l, self.jump.index, self.jump.pc, 0, |t| self.f.labels.contains(&t));
+        let labels = self.f.switch_targets.iter();
+        let labels = labels.map(|t| self.f.labels.contains(t).then(|| self.analysis.index[t]));
+        let targets: Vec<_> = labels.chain(self.hub.targets.iter().copied().map(Some)).collect();
+        let targets = targets.into_iter().map(|t| {
+            let t = t?;
+            let mark = l.code.len();
+            l.reload(self.analysis.infos[t].used_in);
+            Some(self.exit(l, mark, End::Goto(t)))
+        });
+        let targets = targets.collect();
+        End::Switch { index: self.label, targets, default }
+    }
+
+    /// Sets the label local to a target's number, counted from `low`: by the map's payload, or by the
+    /// address where the map has no word for it.
+    fn number(&self, l: &mut Lift, payload: u32, pc: u32, low: usize, wanted: impl Fn(u64) -> bool) {
+        let first = MAP_BLOCK | (self.ctx.first_target + low as u32);
+        l.sink().local_get(payload).i32_const(first as i32).i32_sub().local_set(self.label);
+        for &k in self.ctx.unmapped.iter().filter(|k| wanted(self.f.switch_targets[**k])) {
+            let target = self.f.switch_targets[k];
+            l.sink().local_get(pc).i64_const(target as i64).i64_eq().if_(BlockType::Empty);
+            l.sink().i32_const((k - low) as i32).local_set(self.label).end();
+        }
+    }
+
+    /// A jump by a table to its targets. What the analysis holds for impossible, an index beyond the
+    /// table, is the interpreter's.
+    fn by_index(&mut self, l: &mut Lift, index: u32, targets: &[u64]) -> End {
+        let nodes: HashMap<u64, usize> = self.nodes(l, targets);
+        let targets = targets.iter().map(|t| Some(nodes[t])).collect();
+        End::Switch { index, targets, default: Self::bailed(l) }
+    }
+
+    /// The same where the index is not known: by the number of the target.
+    fn by_target(&mut self, l: &mut Lift, v: V, targets: &[u64]) -> End {
+        let nodes = self.nodes(l, targets);
+        let place = |t: u64| self.f.switch_targets.binary_search(&t).expect("all targets are in it");
+        let low = targets.iter().map(|t| place(*t)).min().expect("tables are not empty");
+        let high = targets.iter().map(|t| place(*t)).max().expect("tables are not empty");
+        let payload = Self::map_payload(l, v);
+        l.push64(v);
+        let V::I64(pc) = l.pop64() else { unreachable!("pop64 gives a local") };
+        self.number(l, payload, pc, low, |t| nodes.contains_key(&t));
+        let targets = self.f.switch_targets[low..=high].iter().map(|t| nodes.get(t).copied()).collect();
+        End::Switch { index: self.label, targets, default: Self::bailed(l) }
+    }
+
+    fn nodes(&mut self, l: &mut Lift, targets: &[u64]) -> HashMap<u64, usize> {
+        let mut nodes = HashMap::new();
+        for &t in targets {
+            nodes.entry(t).or_insert_with(|| self.target(l, t));
+        }
+        nodes
+    }
+
+    fn bailed(l: &mut Lift) -> Vec<u8> {
+        let mark = l.code.len();
+        l.bail();
+        l.code.split_off(mark)
     }
 
     fn goto(&mut self, l: &mut Lift, pc: u64) -> End {
@@ -278,14 +377,13 @@ impl Builder<'_> {
                 l.sink().local_get(payload).local_set(self.jump.index);
                 l.push64(v);
                 l.sink().local_set(self.jump.pc);
-                if self.jump.targets == 0 {
+                if self.f.labels.is_empty() {
                     Self::leave(l, self.jump, live | PARAMETERS);
                     return End::Exit(Vec::new());
                 }
                 l.settle_flags(live);
-                let dispatch = self.analysis.infos.len() - if self.jump.by_table.contains(&i.ip()) { 2 } else { 1 };
-                l.store_dirty(self.analysis.strays(dispatch));
-                End::Goto(dispatch)
+                l.store_dirty(live);
+                End::Goto(self.analysis.infos.len() - 1)
             }
             Flow::Ret(v) => {
                 l.store_dirty(self.analysis.returns & !RESULTS);
@@ -344,6 +442,6 @@ impl Builder<'_> {
         l.sink().i32_const(next as i32).i32_ne().nop().if_(BlockType::Empty);
         l.sink().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_().end();
         l.reload(self.analysis.infos[to].used_in & !RESULTS);
-        End::Goto(to)
+        End::Goto(self.edge(l, to))
     }
 }

@@ -7,6 +7,7 @@ pub mod discover;
 pub mod elf;
 pub mod extract;
 pub mod function;
+pub mod hub;
 mod lift;
 mod lift_fp;
 mod lift_state;

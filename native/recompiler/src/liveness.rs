@@ -10,7 +10,7 @@ use crate::structure;
 use crate::summaries::Summaries;
 use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use vkernel_abi::state::{R8, R9, R10, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
 pub const PARAMETERS: Set = gpr(RSP) | gpr(RDI) | gpr(RSI) | gpr(RDX);
@@ -41,9 +41,10 @@ pub enum Kind {
     Jump,
     Branch,
     Call,
-    /// By a register or memory word, through the function's dispatch node when it has targets.
+    /// By a register or memory word: by a table to its targets, or through the function's dispatch node
+    /// when there are labels.
     Indirect,
-    /// A dispatch node of the function's indirect jumps; has no instructions.
+    /// The dispatch node of the function's indirect jumps; has no instructions, and everything is in the state.
     Dispatch,
     Leave,
 }
@@ -83,8 +84,7 @@ impl Info<'_> {
     }
 }
 
-/// A function's blocks with their flow. Block 0 is the entry; the last two are the dispatch nodes, of
-/// jumps by a table, which stay in the function, and of other indirect jumps.
+/// A function's blocks with their flow. Block 0 is the entry, the last one the dispatch node.
 pub struct Analysis<'a> {
     pub infos: Vec<Info<'a>>,
     pub index: HashMap<u64, usize>,
@@ -119,30 +119,34 @@ impl<'a> Analysis<'a> {
         let mut starts: Vec<u64> = f.blocks.keys().copied().filter(|s| *s != f.entry).collect();
         starts.insert(0, f.entry);
         let index: HashMap<u64, usize> = starts.iter().enumerate().map(|(n, s)| (*s, n)).collect();
-        let targets: Vec<usize> = f.switch_targets.iter().filter_map(|t| index.get(t).copied()).collect();
-        let dispatch = |f: &Function, start: &u64| {
+        let jumps_to = |start: &u64| {
             let jump = f.blocks[start].instructions.last().expect("blocks are not empty").ip();
-            (!targets.is_empty()).then(|| starts.len() + usize::from(!f.table_jumps.contains(&jump)))
+            match f.tables.get(&jump) {
+                Some(table) => {
+                    let targets: BTreeSet<usize> = table.targets.iter().map(|t| index[t]).collect();
+                    targets.into_iter().collect()
+                }
+                None if f.labels.is_empty() => Vec::new(),
+                None => vec![starts.len()],
+            }
         };
-        let mut infos: Vec<Info> = starts.iter().map(|s| info(f, &f.blocks[s], &index, dispatch(f, s))).collect();
-        for outside in [Vec::new(), vec![None]] {
-            infos.push(Info {
-                block: None,
-                usage: Vec::new(),
-                kind: Kind::Dispatch,
-                successors: targets.clone(),
-                open: !outside.is_empty(),
-                outside,
-                dirty_in: 0,
-                live_in: 0,
-                used_in: 0,
-                header: false,
-                reads: 0,
-                writes: 0,
-                may_write: 0,
-                held_in: EVERYTHING,
-            });
-        }
+        let mut infos: Vec<Info> = starts.iter().map(|s| info(f, &f.blocks[s], &index, jumps_to(s))).collect();
+        infos.push(Info {
+            block: None,
+            usage: Vec::new(),
+            kind: Kind::Dispatch,
+            successors: f.labels.iter().map(|t| index[t]).collect(),
+            open: true,
+            outside: vec![None],
+            dirty_in: 0,
+            live_in: 0,
+            used_in: 0,
+            header: false,
+            reads: 0,
+            writes: 0,
+            may_write: 0,
+            held_in: EVERYTHING,
+        });
         let (number, order) = structure::order(infos.len(), 0, |n| infos[n].successors.clone());
         for &n in &order {
             for s in infos[n].successors.clone() {
@@ -163,8 +167,11 @@ impl<'a> Analysis<'a> {
             changed = false;
             for &n in &self.order {
                 let info = &self.infos[n];
-                let out =
-                    if info.kind == Kind::Call { RESULTS } else { *dirty_sets(info).last().expect("never empty") };
+                let out = match info.kind {
+                    Kind::Call => RESULTS,
+                    _ if self.dispatches(info) => 0,
+                    _ => *dirty_sets(info).last().expect("never empty"),
+                };
                 for s in self.infos[n].successors.clone() {
                     let new = self.infos[s].dirty_in | out;
                     changed |= new != self.infos[s].dirty_in;
@@ -266,10 +273,10 @@ impl<'a> Analysis<'a> {
         self.infos[n].successors.iter().fold(0, |s, t| s | self.infos[*t].live_in)
     }
 
-    /// Registers that only a target which a dispatch node does not know may read: the jump stores them, so
-    /// that they need not be kept for it in locals.
-    pub fn strays(&self, dispatch: usize) -> Set {
-        self.infos[dispatch].live_in & ALL_REGISTERS & !self.after(dispatch)
+    /// Whether a block goes to the dispatch node, which finds everything in the state: one with locals that
+    /// hundreds of jumps lead to costs a move of each local at every jump.
+    pub fn dispatches(&self, info: &Info) -> bool {
+        info.kind == Kind::Indirect && info.successors.first() == Some(&(self.infos.len() - 1))
     }
 
     fn used_sets(&self, n: usize, live: &[Set]) -> Vec<Set> {
@@ -282,8 +289,8 @@ impl<'a> Analysis<'a> {
             Kind::Call => stored | PARAMETERS & live[count],
             Kind::Leave if info.usage[count - 1].step => 0,
             Kind::Leave => stored | RESULTS,
-            Kind::Dispatch => after | dirty[count] & self.after(n) & ALL_REGISTERS,
-            Kind::Indirect if info.outside.is_empty() => after | dirty[count] & self.strays(info.successors[0]),
+            Kind::Dispatch => 0,
+            Kind::Indirect if self.dispatches(info) => stored,
             _ if info.outside.is_empty() => after,
             _ => after | stored | PARAMETERS,
         }];
@@ -337,7 +344,7 @@ pub struct Sets {
     pub used: Vec<Set>,
 }
 
-fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, dispatch: Option<usize>) -> Info<'a> {
+fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, jumps_to: Vec<usize>) -> Info<'a> {
     let usage: Vec<Usage> = block.instructions.iter().map(usage::of).collect();
     let last = block.instructions.last().expect("blocks are not empty");
     let kind = kind_of(last, usage.last().expect("as many as instructions"));
@@ -357,10 +364,8 @@ fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, dispatc
             successors.extend(index.get(&block.end));
             outside.push((last.flow_control() == FlowControl::Call).then(|| last.near_branch64()));
         }
-        Kind::Indirect => match dispatch {
-            Some(n) => successors.push(n),
-            None => outside.push(None),
-        },
+        Kind::Indirect if jumps_to.is_empty() => outside.push(None),
+        Kind::Indirect => successors = jumps_to,
         Kind::Leave | Kind::Dispatch => {}
     }
     let (mut reads, mut writes, mut may_write) = (0, 0, 0);

@@ -70,12 +70,13 @@ pub fn translate_some(
             body.raw(t.code);
             sizes.push(body.byte_len() as u64);
             code.function(&body);
+            first_target += t.numbers;
         } else {
             let mut body = Function::new([]);
             body.instructions().unreachable().end();
             code.function(&body);
+            first_target += f.switch_targets.len() as u32;
         }
-        first_target += f.switch_targets.len() as u32;
     }
     Some(Wasm { bytes: assemble(found.len() as u32, &hints, &code), map, functions: found.len() as u32, sizes })
 }

@@ -14,11 +14,11 @@ pub enum End {
         yes: usize,
         no: usize,
     },
-    /// `index` (an i32 local) picks a target; `default`'s code, which leaves the function, runs when
+    /// `index` (an i32 local) picks a target; `default`'s code, which leaves the function, runs where
     /// there is none.
     Switch {
         index: u32,
-        targets: Vec<usize>,
+        targets: Vec<Option<usize>>,
         default: Vec<u8>,
     },
     /// Code that leaves the function.
@@ -42,7 +42,7 @@ impl Graph {
         match &self.nodes[n].end {
             End::Goto(t) => vec![*t],
             End::Branch { yes, no, .. } => vec![*yes, *no],
-            End::Switch { targets, .. } => targets.clone(),
+            End::Switch { targets, .. } => targets.iter().flatten().copied().collect(),
             End::Exit(_) => Vec::new(),
         }
     }
@@ -55,7 +55,7 @@ impl Graph {
                 change(yes);
                 change(no);
             }
-            End::Switch { targets, .. } => targets.iter_mut().for_each(change),
+            End::Switch { targets, .. } => targets.iter_mut().flatten().for_each(change),
             End::Exit(_) => {}
         }
     }
@@ -78,7 +78,11 @@ impl Graph {
                 InstructionSink::new(&mut default).unreachable();
                 self.nodes.push(Node {
                     body: Vec::new(),
-                    end: End::Switch { index: self.label, targets: entries.clone(), default },
+                    end: End::Switch {
+                        index: self.label,
+                        targets: entries.iter().copied().map(Some).collect(),
+                        default,
+                    },
                 });
                 let outside: Vec<usize> = nodes.iter().copied().filter(|n| !inside.contains(n)).collect();
                 self.route(&outside, &entries, dispatch);
@@ -109,7 +113,7 @@ impl Graph {
 }
 
 /// Strongly connected components that contain a cycle (Tarjan, without recursion).
-fn components(nodes: &[usize], successors: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
+pub fn components(nodes: &[usize], successors: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<usize>> {
     let inside: HashSet<usize> = nodes.iter().copied().collect();
     let edges = |n: usize| successors(n).into_iter().filter(|s| inside.contains(s)).collect::<Vec<_>>();
     let (mut index, mut low, mut on): (HashMap<usize, usize>, HashMap<usize, usize>, HashSet<usize>) =
@@ -309,7 +313,7 @@ impl Structurer<'_> {
             End::Switch { index, targets, default } => {
                 self.sink().block(BlockType::Empty);
                 self.context.push(None);
-                let targets: Vec<u32> = targets.iter().map(|t| self.depth(*t)).collect();
+                let targets: Vec<u32> = targets.iter().map(|t| t.map_or(0, |t| self.depth(t))).collect();
                 self.sink().local_get(*index).br_table(targets, 0);
                 self.context.pop();
                 self.sink().end();

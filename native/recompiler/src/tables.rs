@@ -10,8 +10,11 @@ use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Table {
+    /// In the table's order.
     pub targets: Vec<u64>,
     pub complete: bool,
+    /// The address of the instruction that reads the table's entry, and the register that is its index.
+    pub index: Option<(u64, Register)>,
 }
 
 /// Entries looked at where nothing bounds the index.
@@ -28,13 +31,16 @@ impl Program<'_> {
     ) -> Table {
         let bound = bound(jump, decoded);
         if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
-            return self.entries(
+            let found = self.entries(
                 jump.memory_displacement64(),
                 bound,
                 extent,
                 |b| Some(self.base.wrapping_add(u64::from_le_bytes(b.get(..8)?.try_into().ok()?))),
                 8,
             );
+            let index = jump.memory_index();
+            let whole = index.is_gpr64() && jump.memory_index_scale() == 8;
+            return Table { index: whole.then_some((jump.ip(), index)), ..found };
         }
         // Addresses that the last instructions before the jump make, in address order.
         let made = decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i);
@@ -53,7 +59,7 @@ impl Program<'_> {
                     4,
                 );
                 if found.complete {
-                    return found;
+                    return Table { index: index(jump, decoded, table), ..found };
                 }
                 if found.targets.len() > 1 {
                     all.targets.extend(found.targets);
@@ -76,8 +82,31 @@ impl Program<'_> {
         let count = bound.unwrap_or(MOST.min(next));
         let at = |n: u64| entry(self.elf.at(table.wrapping_sub(self.base) + size * n)?).filter(|t| holds(extent, *t));
         let targets: Vec<u64> = (0..count.min(1 << 16)).map_while(at).collect();
-        Table { complete: bound.is_some() && targets.len() as u64 == count, targets }
+        Table { complete: bound.is_some() && targets.len() as u64 == count, targets, index: None }
     }
+}
+
+/// The instruction `movsxd r,[b+i*4]` whose entry a jump goes to, and i, where b is seen to hold `table`.
+fn index(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, table: u64) -> Option<(u64, Register)> {
+    let before = |ip: u64| decoded.range(..ip).rev().map(|(_, i)| i);
+    let writer = |ip: u64, r: Register| {
+        before(ip).take(40).find(|i| i.op0_kind() == OpKind::Register && i.op0_register().full_register() == r)
+    };
+    let add = writer(jump.ip(), jump.op0_register())?;
+    if add.mnemonic() != Mnemonic::Add || add.op1_kind() != OpKind::Register {
+        return None;
+    }
+    let summands = [add.op0_register(), add.op1_register()];
+    let load = summands.iter().filter_map(|r| writer(add.ip(), *r)).find(|i| i.mnemonic() == Mnemonic::Movsxd)?;
+    let base = writer(load.ip(), load.memory_base())?;
+    (load.op1_kind() == OpKind::Memory
+        && load.memory_index().is_gpr64()
+        && load.memory_index_scale() == 4
+        && load.memory_displacement64() == 0
+        && base.mnemonic() == Mnemonic::Lea
+        && base.memory_base() == Register::RIP
+        && base.memory_displacement64() == table)
+        .then(|| (load.ip(), load.memory_index()))
 }
 
 /// How many entries the comparison before a jump allows: `cmp reg, N; ja elsewhere`.
