@@ -13,13 +13,17 @@ use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Ro
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
 
 /// A 64-bit value: a constant, or a local; `I32` locals stand for their zero-extension, `Sum` for a
-/// 64-bit local plus a constant; `F32` and `F64` locals stand for their bits.
+/// 64-bit local plus a constant, `Shifted` for one shifted left, `Scaled` for the sum of one, another
+/// shifted left, and a constant; `F32` and `F64` locals stand for their bits. What is not in a local
+/// is computed where it is used: as 32 bits where it is an address.
 #[derive(Clone, Copy, Debug)]
 pub enum V {
     Const(u64),
     I64(u32),
     I32(u32),
     Sum(u32, u64),
+    Shifted(u32, u8),
+    Scaled(u32, u32, u8, u64),
     F32(u32),
     F64(u32),
 }
@@ -62,6 +66,13 @@ impl Lift<'_> {
             V::I64(l) => self.sink().local_get(l),
             V::I32(l) => self.sink().local_get(l).i64_extend_i32_u(),
             V::Sum(l, c) => self.sink().local_get(l).i64_const(c as i64).i64_add(),
+            V::Shifted(l, k) => self.sink().local_get(l).i64_const(k.into()).i64_shl(),
+            V::Scaled(a, b, k, c) => {
+                self.push64(if c == 0 { V::I64(a) } else { V::Sum(a, c) });
+                self.push64(if k == 0 { V::I64(b) } else { V::Shifted(b, k) });
+                self.sink().i64_add();
+                return;
+            }
             V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32().i64_extend_i32_u(),
             V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64(),
         };
@@ -74,6 +85,13 @@ impl Lift<'_> {
             V::I64(l) => self.sink().local_get(l).i32_wrap_i64(),
             V::I32(l) => self.sink().local_get(l),
             V::Sum(l, c) => self.sink().local_get(l).i32_wrap_i64().i32_const(c as i32).i32_add(),
+            V::Shifted(l, k) => self.sink().local_get(l).i32_wrap_i64().i32_const(k.into()).i32_shl(),
+            V::Scaled(a, b, k, c) => {
+                self.push32(if c == 0 { V::I64(a) } else { V::Sum(a, c) });
+                self.push32(if k == 0 { V::I64(b) } else { V::Shifted(b, k) });
+                self.sink().i32_add();
+                return;
+            }
             V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32(),
             V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64().i32_wrap_i64(),
         };
@@ -116,6 +134,7 @@ impl Lift<'_> {
     fn address(&mut self, v: V, align: u32) -> MemArg {
         let (offset, v) = match v {
             V::Sum(l, c) if c <= MAX_MEMARG_OFFSET => (c, V::I64(l)),
+            V::Scaled(a, b, k, c) if c <= MAX_MEMARG_OFFSET => (c, V::Scaled(a, b, k, 0)),
             v => (0, v),
         };
         self.push32(v);
@@ -240,6 +259,11 @@ impl Backend for Lift<'_> {
                 (Bin::Add, V::I64(l), V::Const(c)) | (Bin::Add, V::Const(c), V::I64(l)) => return V::Sum(l, c),
                 (Bin::Sub, V::I64(l), V::Const(c)) => return V::Sum(l, c.wrapping_neg()),
                 (Bin::Add, V::Sum(l, x), V::Const(c)) => return V::Sum(l, x.wrapping_add(c)),
+                (Bin::Add, V::I64(a), V::I64(b)) => return V::Scaled(a, b, 0, 0),
+                (Bin::Add, V::I64(a), V::Sum(b, c)) | (Bin::Add, V::Sum(b, c), V::I64(a)) => return V::Scaled(a, b, 0, c),
+                (Bin::Add, V::I64(a), V::Shifted(b, k)) => return V::Scaled(a, b, k, 0),
+                (Bin::Add, V::Scaled(a, b, k, x), V::Const(c)) => return V::Scaled(a, b, k, x.wrapping_add(c)),
+                (Bin::Shl, V::I64(l), V::Const(k @ 1..=3)) => return V::Shifted(l, k as u8),
                 (Bin::Shl | Bin::ShrU | Bin::Or, a, V::Const(0)) => return a,
                 _ => {}
             }
@@ -482,16 +506,14 @@ impl Backend for Lift<'_> {
 
     fn load(&mut self, w: W, addr: V) -> Result<V, ()> {
         let m = self.address(addr, 0);
+        // The 64-bit forms, because the engine extends the result of a 32-bit load once more.
         match w {
-            W::B8 => {
-                self.sink().i64_load(m);
-                return Ok(self.pop64());
-            }
-            W::B4 => self.sink().i32_load(m),
-            W::B2 => self.sink().i32_load16_u(m),
-            W::B1 => self.sink().i32_load8_u(m),
+            W::B8 => self.sink().i64_load(m),
+            W::B4 => self.sink().i64_load32_u(m),
+            W::B2 => self.sink().i64_load16_u(m),
+            W::B1 => self.sink().i64_load8_u(m),
         };
-        Ok(self.pop32())
+        Ok(self.pop64())
     }
     fn load_float(&mut self, w: W, addr: V) -> Result<V, ()> {
         let m = self.address(addr, 0);
