@@ -258,8 +258,12 @@ impl<'a> Program<'a> {
             done.insert(pc, f);
         }
         let mut found: Vec<Function> = done.into_values().flatten().collect();
-        let taken: HashSet<u64> =
-            found.iter().flat_map(|f| f.blocks.values()).flat_map(|b| &b.instructions).filter_map(made).collect();
+        let taken: HashSet<u64> = found
+            .iter()
+            .flat_map(|f| f.blocks.values())
+            .flat_map(|b| &b.instructions)
+            .filter_map(tables::made)
+            .collect();
         for f in &mut found {
             let pc = f.entry;
             f.indirect = pc == self.base + self.elf.entry
@@ -370,17 +374,6 @@ impl<'a> Program<'a> {
         let switch_targets: BTreeSet<u64> = tables.values().flat_map(|t| &t.targets).chain(&labels).copied().collect();
         let switch_targets = switch_targets.into_iter().collect();
         Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, indirect: true })
-    }
-}
-
-/// The address that an instruction makes (LEA, or a constant).
-fn made(i: &Instruction) -> Option<u64> {
-    match i.mnemonic() {
-        Mnemonic::Lea if i.memory_base() == Register::RIP => Some(i.memory_displacement64()),
-        Mnemonic::Mov | Mnemonic::Push => Some(i.immediate(i.op_count() - 1)).filter(|_| {
-            matches!(i.op_kind(i.op_count() - 1), OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64)
-        }),
-        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::usage::{ALL_REGISTERS, EVERYTHING, Set, gpr};
 use iced_x86::Instruction;
 use std::collections::HashMap;
 use vkernel_abi::state::{OFF_GPR, OFF_POLL, OFF_RIP, RAX, RDI, RDX, RSI, RSP};
-use vkernel_abi::wasm::{MAP_BLOCK, MEM_MAP, TABLE_SLOTS};
+use vkernel_abi::wasm::{MEM_MAP, TABLE_SLOTS};
 use vkernel_semantics::backend::{Backend, Flow, W};
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget, ValType};
 
@@ -94,9 +94,9 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
 
 /// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
 #[derive(Clone, Copy)]
-struct Jump {
-    index: u32,
-    pc: u32,
+pub(crate) struct Jump {
+    pub index: u32,
+    pub pc: u32,
 }
 
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop. It stores
@@ -110,17 +110,17 @@ fn poll(l: &mut Lift, pc: V, live: Set, used: Set) {
     l.sink().end();
 }
 
-struct Builder<'a> {
-    f: &'a Function,
-    ctx: &'a Context<'a>,
-    analysis: &'a Analysis<'a>,
-    hub: &'a Hub,
+pub(crate) struct Builder<'a> {
+    pub f: &'a Function,
+    pub ctx: &'a Context<'a>,
+    pub analysis: &'a Analysis<'a>,
+    pub hub: &'a Hub,
     /// Nodes that leave the function or go through the dispatch node, numbered behind the blocks.
-    exits: &'a mut Vec<Node>,
-    jump: Jump,
-    label: u32,
+    pub exits: &'a mut Vec<Node>,
+    pub jump: Jump,
+    pub label: u32,
     /// The block whose code is being made.
-    from: usize,
+    pub from: usize,
 }
 
 impl Builder<'_> {
@@ -179,7 +179,7 @@ impl Builder<'_> {
     }
 
     /// Node for a direct target: a block, or an exit made here.
-    fn target(&mut self, l: &mut Lift, pc: u64) -> usize {
+    pub fn target(&mut self, l: &mut Lift, pc: u64) -> usize {
         if let Some(&n) = self.analysis.index.get(&pc) {
             return self.edge(l, n);
         }
@@ -189,94 +189,10 @@ impl Builder<'_> {
     }
 
     /// Makes a node of the code from `mark` on.
-    fn exit(&mut self, l: &mut Lift, mark: usize, end: End) -> usize {
+    pub fn exit(&mut self, l: &mut Lift, mark: usize, end: End) -> usize {
         let body = l.code.split_off(mark);
         self.exits.push(Node { body, end });
         self.analysis.infos.len() + self.exits.len() - 1
-    }
-
-    /// Node for the block `to`: itself, or one that leads there through the dispatch node.
-    fn edge(&mut self, l: &mut Lift, to: usize) -> usize {
-        if !self.hub.edges.contains(&(self.from, to)) {
-            return to;
-        }
-        let mark = l.code.len();
-        let info = &self.analysis.infos[to];
-        l.store_dirty(info.used_in);
-        let place = self.hub.targets.iter().position(|t| *t == to).expect("the targets of the edges");
-        let number = self.ctx.first_target + (self.f.switch_targets.len() + place) as u32;
-        let start = info.block.expect("edges lead to blocks").start;
-        l.sink().i32_const((MAP_BLOCK | number) as i32).local_set(self.jump.index);
-        l.sink().i64_const(start as i64).local_set(self.jump.pc);
-        let dispatch = self.analysis.infos.len() - 1;
-        self.exit(l, mark, End::Goto(dispatch))
-    }
-
-    /// The dispatch node: from the state to the block that `jump` names, or out of the function.
-    fn dispatch(&mut self, l: &mut Lift) -> End {
-        let mark = l.code.len();
-        Self::leave(l, self.jump, 0);
-        let default = l.code.split_off(mark);
-        self.number(l, self.jump.index, self.jump.pc, 0, |t| self.f.labels.contains(&t));
-        let labels = self.f.switch_targets.iter();
-        let labels = labels.map(|t| self.f.labels.contains(t).then(|| self.analysis.index[t]));
-        let targets: Vec<_> = labels.chain(self.hub.targets.iter().copied().map(Some)).collect();
-        let targets = targets.into_iter().map(|t| {
-            let t = t?;
-            let mark = l.code.len();
-            l.reload(self.analysis.infos[t].used_in);
-            Some(self.exit(l, mark, End::Goto(t)))
-        });
-        let targets = targets.collect();
-        End::Switch { index: self.label, targets, default }
-    }
-
-    /// Sets the label local to a target's number, counted from `low`: by the map's payload, or by the
-    /// address where the map has no word for it.
-    fn number(&self, l: &mut Lift, payload: u32, pc: u32, low: usize, wanted: impl Fn(u64) -> bool) {
-        let first = MAP_BLOCK | (self.ctx.first_target + low as u32);
-        l.sink().local_get(payload).i32_const(first as i32).i32_sub().local_set(self.label);
-        for &k in self.ctx.unmapped.iter().filter(|k| wanted(self.f.switch_targets[**k])) {
-            let target = self.f.switch_targets[k];
-            l.sink().local_get(pc).i64_const(target as i64).i64_eq().if_(BlockType::Empty);
-            l.sink().i32_const((k - low) as i32).local_set(self.label).end();
-        }
-    }
-
-    /// A jump by a table to its targets. What the analysis holds for impossible, an index beyond the
-    /// table, is the interpreter's.
-    fn by_index(&mut self, l: &mut Lift, index: u32, targets: &[u64]) -> End {
-        let nodes: HashMap<u64, usize> = self.nodes(l, targets);
-        let targets = targets.iter().map(|t| Some(nodes[t])).collect();
-        End::Switch { index, targets, default: Self::bailed(l) }
-    }
-
-    /// The same where the index is not known: by the number of the target.
-    fn by_target(&mut self, l: &mut Lift, v: V, targets: &[u64]) -> End {
-        let nodes = self.nodes(l, targets);
-        let place = |t: u64| self.f.switch_targets.binary_search(&t).expect("all targets are in it");
-        let low = targets.iter().map(|t| place(*t)).min().expect("tables are not empty");
-        let high = targets.iter().map(|t| place(*t)).max().expect("tables are not empty");
-        let payload = Self::map_payload(l, v);
-        l.push64(v);
-        let V::I64(pc) = l.pop64() else { unreachable!("pop64 gives a local") };
-        self.number(l, payload, pc, low, |t| nodes.contains_key(&t));
-        let targets = self.f.switch_targets[low..=high].iter().map(|t| nodes.get(t).copied()).collect();
-        End::Switch { index: self.label, targets, default: Self::bailed(l) }
-    }
-
-    fn nodes(&mut self, l: &mut Lift, targets: &[u64]) -> HashMap<u64, usize> {
-        let mut nodes = HashMap::new();
-        for &t in targets {
-            nodes.entry(t).or_insert_with(|| self.target(l, t));
-        }
-        nodes
-    }
-
-    fn bailed(l: &mut Lift) -> Vec<u8> {
-        let mark = l.code.len();
-        l.bail();
-        l.code.split_off(mark)
     }
 
     fn goto(&mut self, l: &mut Lift, pc: u64) -> End {
@@ -324,7 +240,7 @@ impl Builder<'_> {
     }
 
     /// Leaves an i32 local with what the dispatch map says of the target in `v` (abi `map_payload`).
-    fn map_payload(l: &mut Lift, v: V) -> u32 {
+    pub fn map_payload(l: &mut Lift, v: V) -> u32 {
         l.push32(v);
         let V::I32(pc) = l.pop32() else { unreachable!("pop32 gives a local") };
         l.sink().local_get(pc).i32_const(!3).i32_and();
@@ -349,7 +265,7 @@ impl Builder<'_> {
     }
 
     /// Leaves by an indirect jump. Behind a dispatch node the parameters may be in the state only.
-    fn leave(l: &mut Lift, jump: Jump, live: Set) {
+    pub fn leave(l: &mut Lift, jump: Jump, live: Set) {
         Self::store_all_for(l, V::I64(jump.pc), live);
         for r in [RSP, RDI, RSI, RDX] {
             l.sink().i32_const(0).i64_load(state_arg(OFF_GPR + 8 * r as u32, 3));

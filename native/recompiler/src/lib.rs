@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod coverage;
 pub mod discover;
+mod dispatch;
 pub mod elf;
 pub mod extract;
 pub mod function;

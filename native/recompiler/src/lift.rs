@@ -260,7 +260,9 @@ impl Backend for Lift<'_> {
                 (Bin::Sub, V::I64(l), V::Const(c)) => return V::Sum(l, c.wrapping_neg()),
                 (Bin::Add, V::Sum(l, x), V::Const(c)) => return V::Sum(l, x.wrapping_add(c)),
                 (Bin::Add, V::I64(a), V::I64(b)) => return V::Scaled(a, b, 0, 0),
-                (Bin::Add, V::I64(a), V::Sum(b, c)) | (Bin::Add, V::Sum(b, c), V::I64(a)) => return V::Scaled(a, b, 0, c),
+                (Bin::Add, V::I64(a), V::Sum(b, c)) | (Bin::Add, V::Sum(b, c), V::I64(a)) => {
+                    return V::Scaled(a, b, 0, c);
+                }
                 (Bin::Add, V::I64(a), V::Shifted(b, k)) => return V::Scaled(a, b, k, 0),
                 (Bin::Add, V::Scaled(a, b, k, x), V::Const(c)) => return V::Scaled(a, b, k, x.wrapping_add(c)),
                 (Bin::Shl, V::I64(l), V::Const(k @ 1..=3)) => return V::Shifted(l, k as u8),

@@ -74,7 +74,26 @@ pub struct Info<'a> {
     held_in: Set,
 }
 
-impl Info<'_> {
+impl<'a> Info<'a> {
+    fn new(block: Option<&'a Block>, usage: Vec<Usage>, kind: Kind) -> Self {
+        Self {
+            block,
+            usage,
+            kind,
+            successors: Vec::new(),
+            outside: Vec::new(),
+            open: false,
+            dirty_in: 0,
+            live_in: 0,
+            used_in: 0,
+            header: false,
+            reads: 0,
+            writes: 0,
+            may_write: 0,
+            held_in: EVERYTHING,
+        }
+    }
+
     /// Ends in an instruction that only traps (UD2).
     fn traps(&self) -> bool {
         self.instructions().last().is_some_and(|i| i.flow_control() == FlowControl::Exception)
@@ -132,20 +151,10 @@ impl<'a> Analysis<'a> {
         };
         let mut infos: Vec<Info> = starts.iter().map(|s| info(f, &f.blocks[s], &index, jumps_to(s))).collect();
         infos.push(Info {
-            block: None,
-            usage: Vec::new(),
-            kind: Kind::Dispatch,
             successors: f.labels.iter().map(|t| index[t]).collect(),
             open: true,
             outside: vec![None],
-            dirty_in: 0,
-            live_in: 0,
-            used_in: 0,
-            header: false,
-            reads: 0,
-            writes: 0,
-            may_write: 0,
-            held_in: EVERYTHING,
+            ..Info::new(None, Vec::new(), Kind::Dispatch)
         });
         let (number, order) = structure::order(infos.len(), 0, |n| infos[n].successors.clone());
         for &n in &order {
@@ -374,22 +383,8 @@ fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, jumps_t
         writes |= u.writes;
         may_write |= u.may_write;
     }
-    Info {
-        block: Some(block),
-        usage,
-        kind,
-        successors,
-        outside,
-        open: f.open_jumps.contains(&last.ip()),
-        dirty_in: 0,
-        live_in: 0,
-        used_in: 0,
-        header: false,
-        reads,
-        writes,
-        may_write,
-        held_in: EVERYTHING,
-    }
+    let open = f.open_jumps.contains(&last.ip());
+    Info { successors, outside, open, reads, writes, may_write, ..Info::new(Some(block), usage, kind) }
 }
 
 /// Dirty sets before each instruction, and after the last. A barrier stores what is live; what is

@@ -145,3 +145,14 @@ pub fn is_indexed(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> b
         _ => false,
     }
 }
+
+/// The address that an instruction makes (LEA, or a constant).
+pub fn made(i: &Instruction) -> Option<u64> {
+    match i.mnemonic() {
+        Mnemonic::Lea if i.memory_base() == Register::RIP => Some(i.memory_displacement64()),
+        Mnemonic::Mov | Mnemonic::Push => Some(i.immediate(i.op_count() - 1)).filter(|_| {
+            matches!(i.op_kind(i.op_count() - 1), OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64)
+        }),
+        _ => None,
+    }
+}
