@@ -67,15 +67,17 @@ impl Lift<'_> {
             V::I32(l) => self.sink().local_get(l).i64_extend_i32_u(),
             V::Sum(l, c) => self.sink().local_get(l).i64_const(c as i64).i64_add(),
             V::Shifted(l, k) => self.sink().local_get(l).i64_const(k.into()).i64_shl(),
-            V::Scaled(a, b, k, c) => {
-                self.push64(if c == 0 { V::I64(a) } else { V::Sum(a, c) });
-                self.push64(if k == 0 { V::I64(b) } else { V::Shifted(b, k) });
-                self.sink().i64_add();
-                return;
-            }
+            V::Scaled(a, b, k, c) => self.summands(Self::push64, [a, b], k, c).i64_add(),
             V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32().i64_extend_i32_u(),
             V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64(),
         };
+    }
+
+    /// Pushes the two summands of a `Scaled`.
+    fn summands(&mut self, push: fn(&mut Self, V), [a, b]: [u32; 2], k: u8, c: u64) -> InstructionSink<'_> {
+        push(self, if c == 0 { V::I64(a) } else { V::Sum(a, c) });
+        push(self, if k == 0 { V::I64(b) } else { V::Shifted(b, k) });
+        self.sink()
     }
 
     /// Pushes the low 32 bits.
@@ -86,12 +88,7 @@ impl Lift<'_> {
             V::I32(l) => self.sink().local_get(l),
             V::Sum(l, c) => self.sink().local_get(l).i32_wrap_i64().i32_const(c as i32).i32_add(),
             V::Shifted(l, k) => self.sink().local_get(l).i32_wrap_i64().i32_const(k.into()).i32_shl(),
-            V::Scaled(a, b, k, c) => {
-                self.push32(if c == 0 { V::I64(a) } else { V::Sum(a, c) });
-                self.push32(if k == 0 { V::I64(b) } else { V::Shifted(b, k) });
-                self.sink().i32_add();
-                return;
-            }
+            V::Scaled(a, b, k, c) => self.summands(Self::push32, [a, b], k, c).i32_add(),
             V::F32(l) => self.sink().local_get(l).i32_reinterpret_f32(),
             V::F64(l) => self.sink().local_get(l).i64_reinterpret_f64().i32_wrap_i64(),
         };
