@@ -36,7 +36,7 @@ const conformance = (): string | undefined =>
   need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeDebianImage(), undefined)
 
 const callPrograms = (): string | undefined =>
-  isRoot ? need({ bwrap: 'bubblewrap' }) : 'native Linux as a container has it is made by root: run the tests as root'
+  isRoot ? need({ bwrap: 'bubblewrap', setpriv: 'util-linux' }) : 'native Linux as a container has it is made by root: run the tests as root'
 
 const component = (name: string): string | undefined =>
   find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`

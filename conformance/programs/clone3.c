@@ -12,6 +12,16 @@ static void *thread(void *p) {
   *(int *)p = gettid() != getpid();
   return NULL;
 }
+static volatile int stop;
+static void *churn(void *p) {
+  pthread_t t;
+  int x;
+  while (!stop) {
+    pthread_create(&t, NULL, thread, &x);
+    pthread_join(t, NULL);
+  }
+  return p;
+}
 static void catcher(int s) {}
 static void *waits(void *p) {
   for (;;) pause();
@@ -98,6 +108,15 @@ int main(int argc, char **argv) {
     r;
   }));
   GIVES("fork: from a thread's process, alone", 1, IN_CHILD(pthread_create(&t, NULL, thread, &is_thread); pthread_join(t, NULL); _exit(is_thread)));
+  GIVES("fork: while threads come and go", 0, ({
+    int bad = 0;
+    pthread_t turn;
+    pthread_create(&turn, NULL, churn, NULL);
+    for (int n = 0; n < 60; n++) bad += IN_CHILD(int x = 0; pthread_create(&t, NULL, thread, &x); pthread_join(t, NULL); _exit(!x));
+    stop = 1;
+    pthread_join(turn, NULL);
+    bad;
+  }));
   GIVES("vfork: the parent waits", 5, ({ c = vfork(); if (c == 0) _exit(5); reap(c); }));
   GIVES("vfork: executes", 42, ({ char *v[] = {"calls", "clone3", "args", "", "b c", NULL}, *e[] = {"K=v", NULL}; c = vfork(); if (c == 0) { execve("/bin/calls", v, e); _exit(1); } reap(c); }));
   GIVES("vfork: its memory is the parent's", 6, ({ static volatile int word; c = vfork(); if (c == 0) { word = 6; _exit(0); } reap(c); word; }));

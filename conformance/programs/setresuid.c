@@ -22,6 +22,8 @@ int main(int argc, char **argv) {
   OK("getgid: root", sys(getgid) == 0 && sys(getegid) == 0);
   FAILS("getresuid: bad address", EFAULT, sys(getresuid, g, bad_address(), g));
   FAILS("getresgid: bad address", EFAULT, sys(getresgid, g, g, bad_address()));
+  GIVES("geteuid: follows setresuid", 5, IN_CHILD(sys(setresuid, -1, 5, -1); _exit(sys(geteuid))));
+  GIVES("getegid: follows setresgid", 6, IN_CHILD(sys(setresgid, -1, 6, -1); _exit(sys(getegid))));
   GIVES("setuid: root sets all three", 1, IN_CHILD(sys(setuid, 1000); _exit(uids(1000, 1000, 1000))));
   GIVES("setuid: and cannot go back", EPERM, IN_CHILD(sys(setuid, 1000); _exit(sys(setuid, 0) < 0 ? errno : 0)));
   FAILS("setuid: no user", EINVAL, sys(setuid, -1));

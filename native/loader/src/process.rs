@@ -1,7 +1,7 @@
 //! What the threads of a guest process share, each part behind its own lock. fork takes all locks,
 //! so that the child finds every part whole.
 //!
-//! Lock order: FILES, MM, FS, CREDS (then signal::ACTIONS).
+//! Lock order: FILES, MM, FS, CREDS, then signal::ACTIONS, then those that are held alone.
 
 use crate::files::Files;
 use crate::mm::Mm;
@@ -79,5 +79,13 @@ pub fn with_everything_locked<R>(f: impl FnOnce() -> R) -> R {
     let _creds = creds();
     let _elfs = elfs();
     let _actions = lock(&crate::signal::ACTIONS);
+    let _rest = (
+        crate::thread::locked(),
+        crate::ring::locked(),
+        crate::listing::locked(),
+        crate::syscall::locked(),
+        crate::local::locked(),
+        crate::prctl::locked(),
+    );
     f()
 }
