@@ -128,12 +128,17 @@ impl Thread {
 pub fn run_thread(image: &'static Image, mut thread: Thread) {
     loop {
         signal::attach(&raw mut *thread.captured);
+        let engine = crate::process::engine();
         let mut store = Store::new(&image.engine, thread);
-        let left = prepare(image, &mut store).and_then(|()| run(&mut store.as_context_mut(), None));
+        let prepared = prepare(image, &mut store);
+        drop(engine);
+        let left = prepared.and_then(|()| run(&mut store.as_context_mut(), None));
         match left.map_err(|e| e.downcast::<Leave>()) {
             Err(Ok(Leave::Exec | Leave::Elsewhere)) => {}
             Err(Ok(Leave::Exit)) | Ok(_) => {
                 signal::attach(std::ptr::null_mut());
+                let _engine = crate::process::engine();
+                drop(store);
                 return;
             }
             Err(Err(e)) => {
@@ -141,6 +146,7 @@ pub fn run_thread(image: &'static Image, mut thread: Thread) {
                 signal::die(libc::SIGKILL);
             }
         }
+        let _engine = crate::process::engine();
         thread = store.into_data();
         thread.cache.clear();
         thread.table = None;
@@ -268,6 +274,7 @@ fn follow_text(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
     ctx.data_mut().text_generation = generation;
     let mapped = crate::process::elfs().clone();
     ctx.data_mut().cache.clear();
+    let _engine = crate::process::engine();
     for elf in mapped {
         if ctx.data().instantiated[elf as usize] {
             continue;
@@ -358,6 +365,7 @@ fn stops(s: &CpuState, until: Option<(u32, u64)>) -> bool {
 
 fn function(ctx: &mut StoreContextMut<Thread>, slot: u32) -> wasmtime::Result<Option<GuestFn>> {
     let table = ctx.data().table.expect("an image with ELFs has a table");
+    let _engine = crate::process::engine();
     match table.get(&mut *ctx, u64::from(slot)) {
         Some(Ref::Func(Some(f))) => Ok(Some(f.typed(&*ctx)?)),
         _ => Ok(None),

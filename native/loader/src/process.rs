@@ -1,12 +1,12 @@
 //! What the threads of a guest process share, each part behind its own lock. fork takes all locks,
 //! so that the child finds every part whole.
 //!
-//! Lock order: FILES, MM, FS, CREDS, then signal::ACTIONS, then those that are held alone.
+//! Lock order: ENGINE, FILES, MM, FS, CREDS, then signal::ACTIONS, then those that are held alone.
 
 use crate::files::Files;
 use crate::mm::Mm;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::{LazyLock, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 /// Working directory (a node of the daemon's) and umask.
 pub struct Fs {
@@ -71,8 +71,17 @@ pub fn refresh_pid() {
     PID.store(unsafe { libc::syscall(libc::SYS_getpid) } as i32, Ordering::Relaxed);
 }
 
+/// The engine has locks of its own, which a fork in another thread must not find held: whoever makes,
+/// looks up or drops what the engine keeps holds this for reading, fork holds it for writing.
+static ENGINE: RwLock<()> = RwLock::new(());
+
+pub fn engine() -> RwLockReadGuard<'static, ()> {
+    ENGINE.read().expect("no code panics while holding it")
+}
+
 /// Runs `f` (a fork) with every lock held.
 pub fn with_everything_locked<R>(f: impl FnOnce() -> R) -> R {
+    let _engine = ENGINE.write().expect("no code panics while holding it");
     let _files = files();
     let _mm = mm();
     let _fs = fs();
