@@ -9,7 +9,7 @@ import { defaultConfig, readImage, type SourceKind } from '../image/source.ts'
 import { readStub } from '../image/stub.ts'
 import { checkName, nameImage, ownPath } from '../image/store.ts'
 import { BuildError, fromDirectory } from '../image/tree.ts'
-import { args, print } from './output.ts'
+import { args, bytes, print } from './output.ts'
 
 export function cacheDirectory(): string {
   return join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'vkernel', 'translations')
@@ -64,8 +64,10 @@ export async function buildVerb(argv: string[]): Promise<number> {
     ...(values['no-cache'] ? {} : { cache: cacheDirectory() }),
   })
   if (output && tag) nameImage(tag, output)
+  const { totals } = result
   print(values.json, { ...result, directory: out, ...(tag ? { name: tag } : {}) }, () => [
     `${tag ?? out}: ${result.programs} programs (${result.elfs} ELF files) ${result.digest}`,
+    ...(totals.functions ? [`translated: ${totals.functions} functions, ${bytes(totals.text)} of x86 text to ${bytes(totals.native)} of native code (${(totals.native / totals.text).toFixed(1)} times); ${totals.cached} of ${result.elfs} files from the cache`] : []),
     ...result.refused.map((r) => `refused: ${r}`),
   ])
   return 0

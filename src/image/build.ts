@@ -9,7 +9,7 @@ import { findPrograms, type Found } from './programs.ts'
 import { Progress } from './progress.ts'
 import { stubFor } from './stub.ts'
 import { writeTar, type Substitute } from './tar.ts'
-import { translate } from './translate.ts'
+import { translate, type Totals } from './translate.ts'
 import { entries, type Inode } from './tree.ts'
 import { withWorkspace } from './workspace.ts'
 
@@ -28,7 +28,7 @@ export interface BuildOptions {
   readonly progress?: Progress
 }
 
-export interface BuildResult { readonly digest: string; readonly programs: number; readonly elfs: number; readonly refused: readonly string[] }
+export interface BuildResult { readonly digest: string; readonly programs: number; readonly elfs: number; readonly totals: Totals; readonly refused: readonly string[] }
 
 /** What is packed: a tree, and what a container of it starts with. */
 export interface Input { readonly root: Inode; readonly config: Config }
@@ -62,7 +62,7 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
 
   const megaFile = join(temp, 'megabinary')
   const { cache } = options
-  const { elfs, refused } = await translate(found, nids, { out: megaFile, temp, translate: options.translate, progress, ...(cache ? { cache } : {}) })
+  const { elfs, totals, refused } = await translate(found, nids, { out: megaFile, temp, translate: options.translate, progress, ...(cache ? { cache } : {}) })
   const programs: Program[] = found
     .filter((f) => !refused.has(f.sha256))
     .map((f) => ({ path: f.path, sha256: f.sha256, kind: f.kind, nid: nids.get(f.node)! }))
@@ -97,7 +97,7 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
     erofs: erofsBlob.digest, megabinary: megaBlob.digest, manifest: manifestBlob.digest,
   })
   progress.step()
-  return { digest, programs: programs.length, elfs, refused: [...foreign, ...refused.values()] }
+  return { digest, programs: programs.length, elfs, totals, refused: [...foreign, ...refused.values()] }
 }
 
 /** Bytes of all regular files, hard links once. */

@@ -21,8 +21,20 @@ export interface TranslateOptions {
   readonly progress: Progress
 }
 
+/** What a translation came to; sizes in bytes. */
+export interface Totals {
+  /** Taken from the cache instead of translated. */
+  readonly cached: number
+  readonly functions: number
+  /** x86 text. */
+  readonly text: number
+  /** Native artefacts. */
+  readonly native: number
+}
+
 export interface Translation {
   readonly elfs: number
+  readonly totals: Totals
   /** By the digest of an ELF that was refused: its path and why. */
   readonly refused: ReadonlyMap<string, string>
 }
@@ -30,7 +42,7 @@ export interface Translation {
 /** A line of `vkernel-recompiler batch`. */
 type Event =
   | { readonly total: number }
-  | { readonly done: string; readonly text: number; readonly functions: number; readonly code: number }
+  | { readonly done: string; readonly text: number; readonly functions: number; readonly code: number; readonly cached: boolean }
   | { readonly refused: string; readonly path: string; readonly reason: string }
 
 /** A host path of just these bytes: the file itself, or a copy when it is a part of one. */
@@ -75,11 +87,18 @@ export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode
   })
   const interrupt = (): void => { child.kill('SIGTERM') }
   process.once('exit', interrupt)
+  const totals = { cached: 0, functions: 0, text: 0, native: 0 }
   try {
     for await (const line of createInterface({ input: child.stdout })) {
       const event = JSON.parse(line) as Event
       if ('total' in event) progress.expect(event.total)
-      else if ('done' in event) progress.step(event.text)
+      else if ('done' in event) {
+        progress.step(event.text)
+        totals.cached += Number(event.cached)
+        totals.functions += event.functions
+        totals.text += event.text
+        totals.native += event.code
+      }
       else refused.set(event.refused, `${bySha.get(event.refused)?.first.path ?? event.path}: ${event.reason}`)
     }
     const failure = await ended
@@ -88,5 +107,5 @@ export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode
     process.removeListener('exit', interrupt)
     child.kill('SIGTERM')
   }
-  return { elfs: elfs.length, refused }
+  return { elfs: elfs.length, totals, refused }
 }
