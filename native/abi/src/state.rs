@@ -49,7 +49,8 @@ pub struct CpuState {
     pub fault_addr: u64,
     pub reserved2: u64,
     pub xmm: [u128; 16],
-    /// FXSAVE64 image holding the x87/MMX state only (its XMM area is unused).
+    /// The x87/MMX state as in an FXSAVE64 image (its XMM area is unused), but with the registers by
+    /// their physical numbers: ST(n) is number (TOP + n) & 7, and MMn is number n.
     pub fx: [u8; 512],
 }
 
@@ -62,6 +63,11 @@ pub const OFF_GS_BASE: u32 = 176;
 pub const OFF_MXCSR: u32 = 184;
 pub const OFF_XMM: u32 = 208;
 pub const OFF_FX: u32 = 464;
+/// In the x87 state: control, status and tag words (a bit a register, set when valid), registers.
+pub const OFF_X87_CONTROL: u32 = OFF_FX;
+pub const OFF_X87_STATUS: u32 = OFF_FX + 2;
+pub const OFF_X87_TAGS: u32 = OFF_FX + 4;
+pub const OFF_X87_REGISTERS: u32 = OFF_FX + 32;
 
 const _: () = {
     use core::mem::offset_of;

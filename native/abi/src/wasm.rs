@@ -22,6 +22,9 @@
 //!   returned upward.
 //! - `div(pc: i32, signed: i32, divisor: i64) -> i32`: 128-by-64 division of rdx:rax in the state,
 //!   quotient to rax and remainder to rdx of the state; 0, or 1 for #DE.
+//! - `x87(form: i32, operand: i64) -> i64`: an x87 instruction (`opcode << 8 | modrm`) on the x87 part of the
+//!   state, all exceptions masked; `operand` are the bits that it reads from memory, the result those that it
+//!   writes, or RFLAGS after a comparison into them.
 //!
 //! Function type of every guest function:
 //! `(rsp i64, rdi i64, rsi i64, rdx i64) -> (pc i32, rax i64, rsp i64, rdx i64)`.

@@ -275,5 +275,8 @@ fn imports(store: &mut Store<Thread>, table: Table, base: Global) -> Vec<Extern>
         (g[RAX], g[RDX]) = (q, r);
         0
     });
-    vec![table.into(), base.into(), system_call.into(), poll.into(), step.into(), trap.into(), div.into()]
+    let x87 = Func::wrap(&mut *store, |form: i32, operand: i64| {
+        vkernel_semantics::x87_values::run(state(), form as u32, operand as u64) as i64
+    });
+    vec![table.into(), base.into(), system_call.into(), poll.into(), step.into(), trap.into(), div.into(), x87.into()]
 }

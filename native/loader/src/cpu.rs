@@ -13,6 +13,7 @@ use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
 use vkernel_semantics::decode::Cache;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
+use vkernel_semantics::x87_values;
 use wasmtime::{
     AsContextMut, Caller, Extern, Func, Global, GlobalType, Instance, Mutability, Ref, RefType, Store, StoreContextMut,
     Table, TableType, TypedFunc, Val, ValType,
@@ -238,6 +239,10 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
                 }
                 None => 1,
             }
+        })
+        .into(),
+        Func::wrap(&mut *store, |c: Caller<'_, Thread>, form: i32, operand: i64| {
+            x87_values::run(c.data().state(), form as u32, operand as u64) as i64
         })
         .into(),
     ];

@@ -14,6 +14,7 @@ mod lift_fp;
 mod lift_state;
 mod lift_string;
 mod lift_vector;
+mod lift_x87;
 mod liveness;
 mod locals;
 pub mod module;

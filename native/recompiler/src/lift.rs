@@ -10,6 +10,7 @@ use iced_x86::Instruction;
 use vkernel_abi::state::{self, DF, RAX, RDX};
 use vkernel_abi::wasm::{MAX_MEMARG_OFFSET, MEM_REGION, MEM_STATE};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
+use vkernel_semantics::x87_values;
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
 
 /// A 64-bit value: a constant, or a local; `I32` locals stand for their zero-extension, `Sum` for a
@@ -33,7 +34,8 @@ pub const SYSCALL: u32 = 0;
 pub const POLL: u32 = 1;
 pub const STEP: u32 = 2;
 pub const DIV: u32 = 4;
-pub const IMPORTS: u32 = 5;
+pub const X87: u32 = 5;
+pub const IMPORTS: u32 = 6;
 
 pub fn state_arg(offset: u32, align: u32) -> MemArg {
     MemArg { offset: u64::from(offset), align, target: MemArgTarget::Memory(MEM_STATE), ordering: None }
@@ -238,8 +240,8 @@ impl Backend for Lift<'_> {
     fn known(&self, v: V) -> Option<u64> {
         if let V::Const(c) = v { Some(c) } else { None }
     }
-    fn host_only(&mut self, _: &Instruction) -> Result<Flow<V>, ()> {
-        Ok(Flow::Step)
+    fn host_only(&mut self, i: &Instruction) -> Result<Flow<V>, ()> {
+        if x87_values::is_translated(i) { self.x87(i) } else { Ok(Flow::Step) }
     }
     fn c(&mut self, value: u64) -> V {
         V::Const(value)

@@ -27,6 +27,7 @@ impl Lift<'_> {
     /// Reads `set` back from the state.
     pub fn reload(&mut self, set: crate::usage::Set) {
         use crate::usage::{flag, gpr, xmm};
+        self.locals.x87_masked = false;
         for r in (0..16).filter(|r| set & gpr(*r) != 0) {
             let l = self.locals.gpr(r);
             self.sink().i32_const(0).i64_load(state_arg(state::OFF_GPR + 8 * r as u32, 3)).local_set(l);

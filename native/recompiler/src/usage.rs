@@ -1,9 +1,11 @@
 //! What each instruction reads and writes of the guest's registers and flags, found by running its
 //! semantics on a backend that only takes notes (liveness.rs has the data flow that follows).
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, RflagsBits};
 use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
+use vkernel_semantics::operand::{address, is_memory};
+use vkernel_semantics::{flags, x87_values};
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
 pub type Set = u64;
@@ -108,8 +110,26 @@ impl Backend for Notes {
     fn known(&self, _: ()) -> Option<u64> {
         None
     }
-    fn host_only(&mut self, _: &Instruction) -> Result<Flow<()>, ()> {
-        Ok(Flow::Step)
+    fn host_only(&mut self, i: &Instruction) -> Result<Flow<()>, ()> {
+        if !x87_values::is_translated(i) {
+            return Ok(Flow::Step);
+        }
+        match i.mnemonic() {
+            Mnemonic::Fnstsw if i.op0_kind() == OpKind::Register => {
+                let v = self.reg(RAX);
+                self.set_reg(RAX, v);
+            }
+            Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip => {
+                self.lazy = None;
+                self.writes |= ALL_FLAGS;
+            }
+            _ if (0..i.op_count()).any(|n| is_memory(i, n)) => address(self, i),
+            _ => {}
+        }
+        if let Some(c) = x87_values::condition(i) {
+            flags::cond(self, c);
+        }
+        Ok(Flow::Next)
     }
     fn c(&mut self, _: u64) {}
     fn bin(&mut self, _: Bin, _: W, _: (), _: ()) {}

@@ -119,6 +119,7 @@ fn aligned<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<u64, Trap> {
 /// The FXSAVE64 image of the state; also the floating-point part of a signal frame.
 pub fn fxsave(state: &vkernel_abi::state::CpuState) -> [u8; 512] {
     let mut image = state.fx;
+    x87::to_image(&mut image);
     image[24..28].copy_from_slice(&state.mxcsr.to_le_bytes());
     image[28..32].copy_from_slice(&MXCSR_MASK.to_le_bytes());
     for (n, x) in state.xmm.iter().enumerate() {
@@ -135,6 +136,7 @@ pub fn fxrstor(state: &mut vkernel_abi::state::CpuState, image: &[u8; 512]) -> b
         return false;
     }
     state.fx[..160].copy_from_slice(&image[..160]);
+    x87::from_image(&mut state.fx);
     state.mxcsr = mxcsr;
     for (n, x) in state.xmm.iter_mut().enumerate() {
         *x = u128::from_le_bytes(image[160 + n * 16..][..16].try_into().expect("16 bytes"));

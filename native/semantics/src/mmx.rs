@@ -1,5 +1,5 @@
 //! MMX on the host's own MMX unit, for the interpreter: registers are the low halves of the x87
-//! registers in the FXSAVE image. Arithmetic runs as the very opcode on two registers; one stub for
+//! registers in the state. Arithmetic runs as the very opcode on two registers; one stub for
 //! each opcode 0F 60–0F FF and (SSSE3) 0F 38 00–1F, 32 bytes apart.
 
 use crate::backend::{Backend, Cvt, Flow, W};
@@ -76,11 +76,8 @@ fn set<T: Text>(b: &mut Interp<T>, r: Register, v: u64) {
     b.state.fx[at + 8..at + 10].fill(0xff);
 }
 
-/// From x87 to MMX: the stack's top becomes 0, all tags valid (SDM vol. 1, 9.5.1). The image holds the
-/// registers by their distance from the top.
+/// From x87 to MMX: the stack's top becomes 0, all tags valid (SDM vol. 1, 9.5.1).
 fn enter(fx: &mut [u8; 512]) {
-    let top = usize::from(fx[3] >> 3 & 7);
-    fx[32..160].rotate_right(16 * top);
     fx[3] &= !0x38;
     fx[4] = 0xff;
 }

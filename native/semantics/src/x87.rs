@@ -1,6 +1,9 @@
 //! x87 on the host's own x87 unit: the guest's FXSAVE image is loaded, the very opcode runs, the
 //! image is saved again. Every result, tag, flag and stack fault is therefore the CPU's.
 //!
+//! The state has the registers by their physical numbers, so that translated code pushes and pops without
+//! moving them; an FXSAVE image has them by their distance from the top (`to_image`, `from_image`).
+//!
 //! One stub for each register form (D8–DF × C0–FF) and each memory form (D8–DF × /0–7), 64 bytes
 //! apart. A pending unmasked exception is reported at the next waiting instruction, as the CPU does
 //! (SDM vol. 1, 8.6).
@@ -71,6 +74,22 @@ pub fn pending(fx: &[u8; 512]) -> bool {
     status(fx) & !control(fx) & 0x3f != 0
 }
 
+fn top(fx: &[u8; 512]) -> usize {
+    usize::from(fx[3] >> 3 & 7)
+}
+
+/// The registers of the state in an image's order.
+pub fn to_image(fx: &mut [u8; 512]) {
+    let n = 16 * top(fx);
+    fx[32..160].rotate_left(n);
+}
+
+/// The registers of an image in the state's order.
+pub fn from_image(fx: &mut [u8; 512]) {
+    let n = 16 * top(fx);
+    fx[32..160].rotate_right(n);
+}
+
 /// Runs `run` on the guest's image, under the guest's own exception masks: an unmasked one leaves the
 /// operands alone and stays pending, and none of the stubs' other instructions waits for it. The image's
 /// XMM area, which is not the guest's, is overwritten.
@@ -78,7 +97,9 @@ fn with_image(fx: &mut [u8; 512], run: impl FnOnce(*mut u8)) {
     assert!(fx.as_ptr().addr().is_multiple_of(16), "FXSAVE wants 16 bytes' alignment, which CpuState gives");
     // The host's MXCSR travels in the image as well: keep it at the default.
     fx[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+    to_image(fx);
     run(fx.as_mut_ptr());
+    from_image(fx);
 }
 
 /// Calls a stub, telling the compiler that everything FXRSTOR loads is lost.
