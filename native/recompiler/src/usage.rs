@@ -116,8 +116,8 @@ impl Backend for Notes {
         }
         match i.mnemonic() {
             Mnemonic::Fnstsw if i.op0_kind() == OpKind::Register => {
-                let v = self.reg(RAX);
-                self.set_reg(RAX, v);
+                self.reg(RAX);
+                self.set_reg(RAX, ());
             }
             Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip => {
                 self.lazy = None;
