@@ -47,3 +47,21 @@ export const FIFO_NO_READER = 512
 export const FD_LINK = 0x4000_0000
 /** "errno" of execve and getdents64: ask again with the descriptors that only the loader knows. */
 export const ASK_WITH_FD = 513
+/** "System call" of the loader's own: a line for the audit log. */
+export const CALL_REPORT = 0xfff0
+/** "System call" of the loader's own: the node id of something of the image that it opened itself. */
+export const CALL_NODE = 0xfff1
+
+/** Pages that say what a container overrides of its image (src/fs/overridden.ts). */
+export const OVERRIDDEN_GENERATION = 0
+export const OVERRIDDEN_DEV = 4
+export const OVERRIDDEN_COUNT = 8
+export const OVERRIDDEN_BYTES = 64
+/** No name of the image leads to this inode for sure, or its owner or mode have changed. */
+export const OVERRIDDEN_COVERED = 1
+/** Contents, times or link count have changed. */
+export const OVERRIDDEN_CHANGED = 2
+/** The directory has names that the image does not have. */
+export const OVERRIDDEN_NAMES = 4
+/** The directory is listed otherwise. */
+export const OVERRIDDEN_LISTING = 8

@@ -187,10 +187,10 @@ export class Runtime {
     try {
       if (joinPid !== undefined && pidfd < 0) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${container.id} has just ended`)
       zygote.request({
-        type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id,
+        type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id, cwdNid: container.vfs.overridden.nid(start.cwd.inode),
         uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num,
         terminal: tty ? container.terminalNode(stdio[0]!) : 0,
-      }, [...stdio, theirs, ring.fd, ring.doorbell, ...(pidfd >= 0 ? [pidfd] : [])])
+      }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...(pidfd >= 0 ? [pidfd] : [])])
       this.jobs.set(job.id, job)
       return job
     } finally {

@@ -1,5 +1,5 @@
 /** Reads image.erofs (written by src/image/erofs.ts): inodes and directories, on demand. */
-import { readSync } from 'node:fs'
+import { fstatSync, readSync } from 'node:fs'
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFCHR, S_IFBLK } from '../abi/fcntl.ts'
 import type { FileSystem, Inode } from './inode.ts'
 
@@ -20,6 +20,9 @@ export interface ImageInode {
 export class ImageFs {
   private readonly meta: number
   readonly root: number
+  /** Every inode's nid is below this. */
+  readonly nids: number
+  private readonly size: number
 
   /** `fd`: image.erofs, verified. */
   private readonly fd: number
@@ -30,6 +33,9 @@ export class ImageFs {
     if (sb.readUInt32LE(0) !== 0xe0f5e1e2) throw new Error('image.erofs has no superblock')
     this.root = sb.readUInt16LE(14)
     this.meta = sb.readUInt32LE(40)
+    this.size = fstatSync(fd).size
+    // The root directory's data come right after the inodes (src/image/erofs.ts).
+    this.nids = (this.inode(this.root).block - this.meta) * (BLOCK / 32)
   }
 
   private bytes(at: number, len: number): Buffer {
@@ -49,6 +55,15 @@ export class ImageFs {
     }
   }
 
+  /** The directory that directory `nid` is in. Errors: undefined, when a nid of unknown origin names no directory. */
+  parent(nid: number): number | undefined {
+    if (!Number.isInteger(nid) || nid <= 0 || nid >= this.nids) return undefined
+    const i = this.inode(nid)
+    if ((i.mode & S_IFMT) !== S_IFDIR || i.block * BLOCK + i.size > this.size) return undefined
+    for (const [name, to] of this.dirents(i)) if (name === '..') return to
+    return undefined
+  }
+
   /** Reads part of a regular file. */
   read(inode: ImageInode, off: number, len: number): Buffer {
     return this.bytes(inode.block * BLOCK + off, Math.max(0, Math.min(len, inode.size - off)))
@@ -60,21 +75,23 @@ export class ImageFs {
 
   /** [name, nid] of a directory, without . and ... */
   entries(inode: ImageInode): [string, number][] {
+    return [...this.dirents(inode)].filter(([name]) => name !== '.' && name !== '..')
+  }
+
+  private * dirents(inode: ImageInode): Generator<[string, number]> {
     const data = this.bytes(inode.block * BLOCK, inode.size)
-    const out: [string, number][] = []
-    for (let at = 0; at < data.length; at += BLOCK) {
+    for (let at = 0; at + 12 <= data.length; at += BLOCK) {
       const block = data.subarray(at, at + BLOCK)
-      const count = block.readUInt16LE(8) / 12
-      for (let n = 0; n < count; n++) {
+      const count = Math.min(block.readUInt16LE(8), block.length) / 12
+      for (let n = 0; n + 1 <= count; n++) {
         const from = block.readUInt16LE(n * 12 + 8)
-        const to = n + 1 < count ? block.readUInt16LE((n + 1) * 12 + 8) : block.length
+        const to = n + 2 <= count ? block.readUInt16LE((n + 1) * 12 + 8) : block.length
         let name = block.toString('latin1', from, to)
         const nul = name.indexOf('\0')
         if (nul >= 0) name = name.slice(0, nul)
-        if (name !== '.' && name !== '..') out.push([name, Number(block.readBigUInt64LE(n * 12))])
+        yield [name, Number(block.readBigUInt64LE(n * 12))]
       }
     }
-    return out
   }
 
   /** A fresh inode of a container for `nid`; directories are filled by the caller. */

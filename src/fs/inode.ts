@@ -92,6 +92,8 @@ export interface Dentry {
   parent: Dentry
   inode: Inode
   deleted: boolean
+  /** Nid of the image's directory that has this name, as long as the name is where the image has it. */
+  imageDir?: number | undefined
   /** Something is mounted here: it is not renamed or removed (EBUSY). */
   mounted?: boolean
 }

@@ -2,7 +2,7 @@
  * One container's tree: the image below, what the container wrote above it, devices, procfs and the
  * host's directories mounted in. Every operation is synchronous, and returns −errno or a value.
  */
-import { closeSync, mkdirSync, openSync, rmSync, statSync, unlinkSync, writeSync, type BigIntStats } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmSync, statSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { join } from 'node:path'
 import * as E from '../abi/errno.ts'
 import { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
@@ -10,7 +10,9 @@ import { addon } from '../native/addon.ts'
 import { HostFs } from './hostfs.ts'
 import type { ImageFs } from './imagefs.ts'
 import { isDir, now, type Dentry, type FileSystem, type Inode } from './inode.ts'
+import { Overridden } from './overridden.ts'
 import { ROOT, walk } from './path.ts'
+import { copyUp } from './upper.ts'
 
 /** So many removed names are remembered, for descriptors that are still open on them. */
 const GONE = 65_536
@@ -20,6 +22,7 @@ const DYNAMIC = 4096
 export class Vfs {
   readonly root: Dentry
   readonly overlay: FileSystem
+  readonly overridden: Overridden
   /** In the order of mounting. */
   readonly mounts: { readonly at: Dentry; readonly fs: FileSystem }[] = []
   private readonly byId = new Map<number, Dentry>()
@@ -40,6 +43,7 @@ export class Vfs {
     this.upper = upper
     mkdirSync(upper, { recursive: true, mode: 0o700 })
     this.overlay = this.fileSystem('overlay', 'overlay', 'rw,relatime')
+    this.overridden = new Overridden(image, this.overlay)
     const inode = this.fromImage(image.root)
     this.root = { id: this.nextId++, name: '', inode, deleted: false } as Dentry
     this.root.parent = this.root
@@ -50,6 +54,7 @@ export class Vfs {
   /** Releases the host's files. */
   destroy(): void {
     for (const m of this.mounts) m.fs.host?.close()
+    this.overridden.destroy()
     rmSync(this.upper, { recursive: true, force: true })
   }
 
@@ -71,7 +76,7 @@ export class Vfs {
       inode.load = () => {
         delete inode.load
         for (const [name, child] of this.image.entries(this.image.inode(nid))) {
-          if (!inode.children!.has(name)) this.attach(inode, name, this.fromImage(child), this.dentryOfDir.get(inode))
+          if (!inode.children!.has(name)) this.overridden.loaded(this.attach(inode, name, this.fromImage(child), this.dentryOfDir.get(inode)), nid)
         }
       }
     }
@@ -90,6 +95,15 @@ export class Vfs {
     const d: Dentry = { id: this.nextId++, name, parent, inode, deleted: false }
     this.byId.set(d.id, d)
     if (isDir(inode)) this.dentryOfDir.set(inode, d)
+    return d
+  }
+
+  /** The dentry of a directory of the image by nid, or of a name in it as the image has it, wherever it is now. */
+  ofImage(nid: number, name: string | undefined): Dentry | undefined {
+    const children = (d: Dentry): Map<string, Dentry> => this.children(d)
+    const dir = this.overridden.directory(nid, this.root, children)
+    const d = dir && name !== undefined ? this.overridden.named(dir, name, children) : dir
+    if (d) this.byId.set(d.id, d)
     return d
   }
 
@@ -194,6 +208,7 @@ export class Vfs {
   }
 
   private mounted(on: Dentry, inode: Inode): Dentry {
+    this.overridden.removed(on)
     const at = this.attach(on.parent.inode, on.name, inode, on.parent)
     at.mounted = true
     this.mounts.push({ at, fs: inode.fs })
@@ -235,31 +250,8 @@ export class Vfs {
 
   /** Moves a regular file's bytes from the image to the upper directory, before its first change. */
   copyUp(inode: Inode, truncate: boolean): E.Errno {
-    const from = inode.backing
-    if (from?.kind !== 'image') return 0
-    const r = this.createContents(inode)
-    if (r < 0) return r
-    const to = inode.backing!
-    if (to.kind !== 'upper' || truncate) return 0
-    try {
-      const fd = openSync(to.path, 'r+')
-      try {
-        const source = this.image.inode(from.nid)
-        for (let at = 0; at < from.size; at += 1 << 20) {
-          const chunk = this.image.read(source, at, 1 << 20)
-          let done = 0
-          while (done < chunk.length) done += writeSync(fd, chunk, done, chunk.length - done, at + done)
-        }
-      } finally {
-        closeSync(fd)
-      }
-      addon.setTimes(Buffer.from(to.path), [inode.atime.sec, inode.atime.nsec, inode.mtime.sec, inode.mtime.nsec])
-    } catch (e) {
-      unlinkSync(to.path)
-      inode.backing = from
-      return E.errnoOf(e)
-    }
-    return 0
+    this.overridden.changed(inode)
+    return copyUp(this, inode, truncate)
   }
 
   /** The host's view of a file's contents; undefined for what has none. */
@@ -309,6 +301,7 @@ export class Vfs {
     const d = this.attach(dir.inode, name, inode, dir)
     if (isDir(inode)) dir.inode.nlink++
     this.touch(dir)
+    this.overridden.added(dir)
     return d
   }
 
@@ -320,6 +313,8 @@ export class Vfs {
     d.inode.ctime = now()
     this.attach(dir.inode, name, d.inode, dir)
     this.touch(dir)
+    this.overridden.changed(d.inode)
+    this.overridden.added(dir)
     return 0
   }
 
@@ -328,6 +323,7 @@ export class Vfs {
     const { host } = d.inode.fs
     const r = host ? host.unlink(d) : 0
     if (r < 0) return r
+    this.overridden.removed(d)
     d.parent.inode.children!.delete(d.name)
     this.forget(d)
     if (host) {
@@ -354,6 +350,8 @@ export class Vfs {
       const r = host.rename(d, dir, name, flags)
       if (r < 0) return r
     }
+    this.overridden.removed(d)
+    this.overridden.added(dir)
     from.inode.children!.delete(d.name)
     if (isDir(d.inode) && from !== dir && !host) {
       from.inode.nlink--

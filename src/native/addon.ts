@@ -6,7 +6,9 @@ export interface Packet { readonly data: Buffer; readonly fds: number[]; readonl
 
 interface Addon {
   createRing(size: number): number
+  createPages(size: number): number
   mapShared(fd: number, size: number): Buffer
+  sealReadOnly(fd: number): number
   futexWake(buffer: Buffer, off: number): number
   eventfd(): number
   epollCreate(): number

@@ -93,6 +93,7 @@ function setMode(call: Call, d: Dentry, mode: number): number {
   if (r < 0) return r
   i.mode = (i.mode & F.S_IFMT) | (bits & 0o7777)
   i.ctime = now()
+  call.task.container.vfs.overridden.covered(i)
   return 0
 }
 
@@ -120,6 +121,7 @@ function setOwner(call: Call, d: Dentry, uid: number, gid: number): number {
   if (gid !== -1) i.gid = gid >>> 0
   if (!isDir(i) && i.mode & 0o111) i.mode &= ~(F.S_ISUID | F.S_ISGID)
   i.ctime = now()
+  call.task.container.vfs.overridden.covered(i)
   return 0
 }
 
@@ -163,6 +165,7 @@ const utimensat: Handler = (call) => {
   i.atime = atime
   i.mtime = mtime
   i.ctime = now()
+  call.task.container.vfs.overridden.changed(i)
   // A file whose last name is gone has its times on the host only, and nobody looks at those again.
   if (i.backing?.kind === 'upper' && i.nlink > 0) return addon.setTimes(Buffer.from(i.backing.path), [atime.sec, atime.nsec, mtime.sec, mtime.nsec])
   return 0

@@ -37,6 +37,10 @@ function enter(call: Call, d: Dentry): number {
   if (!isDir(d.inode)) return -E.ENOTDIR
   if (!may(d.inode, F.X_OK, call.task.creds)) return -E.EACCES
   call.task.cwd = d
+  // The loader walks from a directory of the image itself.
+  const nid = Buffer.alloc(8)
+  nid.writeUInt32LE(call.task.container.vfs.overridden.nid(d.inode))
+  call.write(0, nid)
   return d.id
 }
 

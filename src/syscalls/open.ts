@@ -102,13 +102,14 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
   if (type === F.S_IFLNK) return flags & F.O_PATH ? grant(GRANT_DIR) : -E.ELOOP
   if (flags & F.O_DIRECTORY && type !== F.S_IFDIR) return -E.ENOTDIR
   if (flags & F.O_PATH) return grant(GRANT_DIR)
+  const nid = vfs.overridden.nid(i)
   const writes = access !== F.O_RDONLY || (flags & F.O_TRUNC) !== 0
   const device = [F.S_IFCHR, F.S_IFBLK, F.S_IFIFO, F.S_IFSOCK].includes(type)
   if (writes && !device && !writable(node)) return type === F.S_IFDIR ? -E.EISDIR : -E.EROFS
   const want = access === F.O_RDONLY ? F.R_OK : access === F.O_WRONLY ? F.W_OK : F.R_OK | F.W_OK
   if (!created && !may(i, want, call.task.creds)) return -E.EACCES
   if (flags & F.O_NOATIME && call.task.creds.uid[1] !== 0 && call.task.creds.uid[1] !== i.uid) return -E.EPERM
-  if (type === F.S_IFDIR) return access === F.O_RDONLY ? grant(GRANT_DIR) : -E.EISDIR
+  if (type === F.S_IFDIR) return access === F.O_RDONLY ? grant(GRANT_DIR, { nid }) : -E.EISDIR
   const special = i.special
   switch (special?.kind) {
     case 'device': return grantHost(call, hostOpen(special.host, flags & ~(F.O_CREAT | F.O_TRUNC | F.O_EXCL)), node)

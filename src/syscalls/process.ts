@@ -43,4 +43,10 @@ export function report(call: Call): number {
   return 0
 }
 
+/** NODE: args[0]: nid of a directory of the image, args[1]: a name in it; without one the directory itself. */
+export function node(call: Call): number {
+  const name = call.text(1)
+  return call.task.container.vfs.ofImage(call.long(0), name === '' ? undefined : name)?.id ?? -E.ESTALE
+}
+
 export const handlers: Record<string, Handler> = { fork, setresuid }

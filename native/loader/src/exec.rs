@@ -221,7 +221,7 @@ fn plan(
         process::fs().cwd
     } else {
         crate::mediated::check_open(dirfd)?;
-        process::files().kind(dirfd).node
+        image::calls::node(t, dirfd)?
     };
     if node == 0 && !empty {
         return Err(crate::errno::ENOTDIR);
@@ -232,7 +232,7 @@ fn plan(
         let bytes = reply.window.get(0, 4);
         let fd = i32::from_le_bytes(bytes.try_into().expect("4 bytes"));
         crate::mediated::check_open(fd).map_err(|_| crate::errno::ENOENT)?;
-        let node = process::files().kind(fd).node;
+        let node = image::calls::node(t, fd)?;
         reply = ask(t, (node, fd), b"", flags | libc::AT_EMPTY_PATH, (&argv, &envp))?;
     }
     let len = reply.ret?;

@@ -1,8 +1,9 @@
 //! Names of the guest's own descriptors, /proc/self/fd/N and /dev/fd/N (proc(5)): only the loader knows
 //! what is behind a number, so calls that follow such a name become calls on the descriptor.
 
+use crate::cpu::Thread;
 use crate::errno::Errno;
-use crate::{guest, process};
+use crate::{guest, image, process};
 
 /// The descriptor that a path names; None: it is another path.
 fn descriptor(path: &[u8]) -> Option<i32> {
@@ -13,7 +14,7 @@ fn descriptor(path: &[u8]) -> Option<i32> {
 }
 
 /// The call on the descriptor that stands for call `nr` on its name.
-pub fn rewrite(nr: u32, a: [u64; 6]) -> Result<Option<(u32, [u64; 6])>, Errno> {
+pub fn rewrite(t: &mut Thread, nr: u32, a: [u64; 6]) -> Result<Option<(u32, [u64; 6])>, Errno> {
     let nofollow = libc::AT_SYMLINK_NOFOLLOW as u64;
     let (flags, to) = match i64::from(nr) {
         libc::SYS_fchmodat => (0, libc::SYS_fchmod),
@@ -26,7 +27,7 @@ pub fn rewrite(nr: u32, a: [u64; 6]) -> Result<Option<(u32, [u64; 6])>, Errno> {
         return Ok(None);
     }
     let Some(fd) = descriptor(&guest::read_path(a[1])?) else { return Ok(None) };
-    if process::files().kind(fd).node == 0 {
+    if image::calls::node(t, fd)? == 0 {
         return Ok(None);
     }
     let fd = fd as u64;

@@ -19,7 +19,7 @@ pub enum What {
     Path,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Kind {
     pub what: What,
     /// Node id of the daemon's, 0: none.
@@ -41,6 +41,31 @@ pub struct Description {
     pub size: AtomicU64,
     /// flock(2): 0 none, 1 shared, 2 exclusive. All image files are one open file to the host.
     lock: AtomicU32,
+    /// What the loader opened itself: nid of the directory and place of the name (offset in the image
+    /// × 256 + length) that led to it, for the daemon when it is asked for a node.
+    pub dir: AtomicU64,
+    name: AtomicU64,
+    /// A directory that is being read from the image itself.
+    pub local: AtomicU32,
+}
+
+impl Description {
+    /// (offset in the image, length) of the name.
+    pub fn name(&self) -> (u64, u8) {
+        let v = self.name.load(Ordering::Relaxed);
+        (v >> 8, v as u8)
+    }
+}
+
+/// What a new description is of.
+pub struct Opened {
+    pub what: What,
+    /// Node id of the daemon's; 0: it has not been asked.
+    pub node: u32,
+    pub nid: u64,
+    pub size: u64,
+    pub dir: u64,
+    pub name: (u64, u8),
 }
 
 const DESCRIPTIONS: usize = 32768;
@@ -54,6 +79,8 @@ pub struct Files {
     kinds: Vec<Kind>,
     /// No descriptor at or above this has been seen.
     high: i32,
+    /// Where the search for a free description starts.
+    next: u32,
     arena: Arena,
 }
 
@@ -71,7 +98,7 @@ impl Files {
             )
         };
         assert!(p != libc::MAP_FAILED, "the description arena cannot be mapped");
-        Self { kinds: vec![HOST; HIDDEN_FD_BASE as usize], high: 3, arena: Arena(p.cast()) }
+        Self { kinds: vec![HOST; HIDDEN_FD_BASE as usize], high: 3, next: 1, arena: Arena(p.cast()) }
     }
 
     pub fn kind(&self, fd: i32) -> Kind {
@@ -105,18 +132,24 @@ impl Files {
     }
 
     /// Makes `fd` an image file or directory with a fresh description.
-    pub fn insert(&mut self, fd: i32, what: What, node: u32, (nid, size): (u64, u64), flags: u32) -> Result<(), Errno> {
-        for index in 1..DESCRIPTIONS as u32 {
+    pub fn insert(&mut self, fd: i32, o: &Opened, flags: u32) -> Result<(), Errno> {
+        let all = DESCRIPTIONS as u32 - 1;
+        for n in 0..all {
+            let index = 1 + (self.next - 1 + n) % all;
             let d = self.at(index);
             if d.refs.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 d.off.store(0, Ordering::Relaxed);
-                d.nid.store(nid, Ordering::Relaxed);
-                d.size.store(size, Ordering::Relaxed);
+                d.nid.store(o.nid, Ordering::Relaxed);
+                d.size.store(o.size, Ordering::Relaxed);
                 d.flags.store(flags, Ordering::Relaxed);
                 d.lock.store(0, Ordering::Relaxed);
+                d.dir.store(o.dir, Ordering::Relaxed);
+                d.name.store(o.name.0 << 8 | u64::from(o.name.1), Ordering::Relaxed);
+                d.local.store(0, Ordering::Relaxed);
+                self.next = index;
                 self.seen(fd);
                 self.drop_kind(fd);
-                self.kinds[fd as usize] = Kind { what, node, desc: index };
+                self.kinds[fd as usize] = Kind { what: o.what, node: o.node, desc: index };
                 return Ok(());
             }
         }
@@ -143,6 +176,15 @@ impl Files {
             d.lock.store(old, Ordering::SeqCst);
         }
         !conflicts
+    }
+
+    /// `fd` still is `kind`: its node id is known now.
+    pub fn identify(&mut self, fd: i32, kind: Kind, node: u32) {
+        if let Some(k) = self.kinds.get_mut(fd as usize)
+            && *k == kind
+        {
+            k.node = node;
+        }
     }
 
     fn drop_kind(&mut self, fd: i32) {

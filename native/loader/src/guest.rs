@@ -75,7 +75,7 @@ macro_rules! plain { ($($t:ty)*) => { $(
     unsafe impl Plain for $t {}
 )* } }
 plain! { u8 u16 u32 u64 i32 i64 libc::timespec libc::timeval libc::iovec libc::sigset_t libc::rlimit64
-libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 7] [u64; 4] [u64; 3] [u32; 2] }
+libc::utsname libc::sysinfo libc::siginfo_t libc::stat libc::msghdr libc::rusage libc::tms [u64; 18] [u64; 7] [u64; 4] [u64; 3] [u32; 64] [u32; 2] }
 
 pub fn read<T: Plain>(addr: u64) -> Result<T, Errno> {
     let mut v = MaybeUninit::<T>::uninit();
@@ -112,6 +112,23 @@ pub fn read_cstr(addr: u64, max: usize) -> Result<Vec<u8>, Errno> {
         }
         at += n as u64;
     }
+}
+
+/// A path argument in a buffer of PATH_MAX bytes; returns its length.
+pub fn read_path_into(addr: u64, to: &mut [u8; 4096]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < to.len() {
+        // Short pieces first, and never across a page, so that a string that ends just before an
+        // unmapped page is read.
+        let from = addr + done as u64;
+        let n = (4096 - (from & 4095) as usize).min(64.max(done)).min(to.len() - done);
+        read_bytes(from, &mut to[done..done + n])?;
+        if let Some(end) = to[done..done + n].iter().position(|b| *b == 0) {
+            return Ok(done + end);
+        }
+        done += n;
+    }
+    Err(ENAMETOOLONG)
 }
 
 /// A path argument (PATH_MAX counts the NUL).

@@ -1,6 +1,10 @@
 //! What a zygote holds of one image: the mapped image.erofs, the megabinary's code and dispatch
 //! maps, the engine and the deserialised modules. Built once, inherited by every guest process.
 
+pub mod calls;
+pub mod overridden;
+mod walk;
+
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};

@@ -47,7 +47,10 @@ fn entries(t: &mut Thread, a: [u64; 6], shape: impl Fn(&[u8]) -> Vec<u8>) -> Sys
     };
     let listing = match cached {
         Some(l) => l,
-        None => fetch_listing(t, kind.node)?,
+        None => {
+            let node = crate::image::calls::node(t, fd)?;
+            fetch_listing(t, node)?
+        }
     };
     let (mut out, mut index, mut at) = (Vec::new(), 0u64, 0usize);
     let capacity = a[2] as usize & 0xffff_ffff;

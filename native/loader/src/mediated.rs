@@ -3,15 +3,15 @@
 
 use crate::cpu::Thread;
 use crate::errno::{EBADF, EFAULT, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR, Errno, SysResult};
-use crate::files::{Files, What};
+use crate::files::{Files, Opened, What};
 use crate::forms::{RESOLVE_IN_ROOT, canonical};
 use crate::ring::{self, NULL, Reply};
-use crate::{fdpath, fifo, guest, host, process};
+use crate::{fdpath, fifo, guest, host, image, process};
 use vkernel_abi::generated::ring as abi;
 use vkernel_abi::syscall::{Arg, Dir, Len};
 
 /// A request that is no system call: a line for the audit log.
-const REPORT: u32 = 0xfff0;
+const REPORT: u32 = abi::CALL_REPORT;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 /// What F_GETFL shows of every file a 64-bit program opens.
@@ -24,7 +24,7 @@ pub fn nr(n: i64) -> u32 {
 /// Answers a mediated call of the guest.
 pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
     let (nr, a) = canonical(nr0, args)?;
-    let (nr, mut a) = fdpath::rewrite(nr, a)?.unwrap_or((nr, a));
+    let (nr, mut a) = fdpath::rewrite(t, nr, a)?.unwrap_or((nr, a));
     match i64::from(nr) {
         libc::SYS_openat if nr0 == nr => return openat(t, [a[0], a[1], a[2], a[3], 0, 0]),
         libc::SYS_openat => return openat(t, a),
@@ -60,17 +60,26 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
         libc::SYS_mknodat => a[2] &= !u64::from(process::fs().umask),
         libc::SYS_chdir => {
             let r = request(t, nr, a)?;
-            process::fs().cwd = r.ret? as u32;
+            let node = r.ret? as u32;
+            let nid = r.window.get(0, 8);
+            let mut fs = process::fs();
+            fs.cwd = node;
+            fs.cwd_nid = u64::from_le_bytes(nid.try_into().expect("8 bytes"));
             return Ok(0);
         }
         libc::SYS_fchdir => {
-            let kind = process::files().kind(a[0] as i32);
-            if kind.node == 0 {
-                check_open(a[0] as i32)?;
+            let fd = a[0] as i32;
+            let node = image::calls::node(t, fd)?;
+            if node == 0 {
+                check_open(fd)?;
                 return Err(ENOTDIR);
             }
-            request(t, nr, a)?.ret?;
-            process::fs().cwd = kind.node;
+            let r = request(t, nr, a)?;
+            r.ret?;
+            let nid = r.window.get(0, 8);
+            let mut fs = process::fs();
+            fs.cwd = node;
+            fs.cwd_nid = u64::from_le_bytes(nid.try_into().expect("8 bytes"));
             return Ok(0);
         }
         libc::SYS_utime | libc::SYS_utimes | libc::SYS_futimesat => return times(t, nr, a),
@@ -103,6 +112,9 @@ fn is_empty(path: u64) -> Result<bool, Errno> {
 /// EBADF unless the guest has `fd` open.
 pub fn check_open(fd: i32) -> Result<(), Errno> {
     Files::check(fd)?;
+    if process::files().kind(fd).what != What::Host {
+        return Ok(());
+    }
     // SAFETY: plain fcntl.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 { Err(EBADF) } else { Ok(()) }
 }
@@ -154,7 +166,7 @@ fn readlinkat(t: &mut Thread, a: [u64; 6]) -> SysResult {
     }
     let fd = (n - abi::FD_LINK) as i32;
     check_open(fd).map_err(|_| crate::errno::ENOENT)?;
-    let node = process::files().kind(fd).node;
+    let node = image::calls::node(t, fd)?;
     let mut w = ring::window(t)?;
     let place = w.room(capacity).ok_or(EINVAL)?;
     let args = if node != 0 { [u64::from(node), NULL, place, 0, 1, 0] } else { [fd as u64, NULL, place, 0, 2, 0] };
@@ -189,7 +201,7 @@ fn on_plain_host(nr: u32, a: [u64; 6]) -> SysResult {
     }
 }
 
-/// The node id that stands for a descriptor argument.
+/// The node id that stands for a descriptor argument; what the loader opened itself has been identified.
 fn node_of(fd: i32, dir: bool) -> Result<u64, Errno> {
     if fd == AT_FDCWD && dir {
         return Ok(u64::from(process::fs().cwd));
@@ -227,6 +239,11 @@ pub fn request(t: &mut Thread, nr: u32, args: [u64; 6]) -> Result<Reply, Errno> 
     #[cfg(feature = "bare")]
     if ring::conn() < 0 {
         return crate::bare::request(row, args);
+    }
+    for (n, arg) in row.args.iter().enumerate() {
+        if matches!(arg, Arg::Fd | Arg::DirFd) {
+            image::calls::node(t, args[n] as i32)?;
+        }
     }
     let mut w = ring::window(t)?;
     let mut sent = args;
@@ -322,6 +339,7 @@ fn times(t: &mut Thread, old: u32, a: [u64; 6]) -> SysResult {
         spec.extend(times.iter().flat_map(|v| v.to_le_bytes()));
     }
     let bytes = guest::read_path(path)?;
+    image::calls::node(t, dir as i32)?;
     let node = if bytes.first() == Some(&b'/') { u64::from(abi::ROOT_NODE) } else { node_of(dir as i32, true)? };
     let mut w = ring::window(t)?;
     let p = w.put(&bytes).ok_or(ENAMETOOLONG)?;
@@ -407,25 +425,28 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
             Ok(i64::from(fd))
         }
         _ => {
-            let erofs = crate::image::get().erofs_fd;
-            let how = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
-            // SAFETY: duplicates the image's descriptor to the lowest free number.
-            let fd = unsafe { libc::fcntl(erofs, how, 0) };
-            if fd < 0 {
-                return Err(crate::errno::EMFILE);
-            }
-            let path = flags & libc::O_PATH != 0;
             let what = match kind {
-                _ if path => What::Path,
+                _ if flags & libc::O_PATH != 0 => What::Path,
                 abi::GRANT_DIR => What::Directory,
                 _ => What::Image,
             };
-            let keep = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC);
-            let keep = keep as u32 | if path { 0 } else { O_LARGEFILE };
-            process::files().insert(fd, what, node, (u64_at(8), u64_at(16)), keep)?;
-            Ok(i64::from(fd))
+            install_image(Opened { what, node, nid: u64_at(8), size: u64_at(16), dir: 0, name: (0, 0) }, flags)
         }
     }
+}
+
+/// Gives the guest a descriptor of an image file or a directory; it holds its number with the image's.
+pub fn install_image(o: Opened, flags: i32) -> SysResult {
+    let how = if flags & libc::O_CLOEXEC != 0 { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
+    // SAFETY: duplicates the image's descriptor to the lowest free number.
+    let fd = unsafe { libc::fcntl(image::get().erofs_fd, how, 0) };
+    if fd < 0 {
+        return Err(crate::errno::EMFILE);
+    }
+    let keep = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC);
+    let keep = keep as u32 | if o.what == What::Path { 0 } else { O_LARGEFILE };
+    process::files().insert(fd, &o, keep)?;
+    Ok(i64::from(fd))
 }
 
 /// A read-only file of generated text.

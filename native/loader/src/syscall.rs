@@ -3,8 +3,8 @@
 use crate::cpu::{Leave, Thread};
 use crate::errno::{EACCES, ENOSYS, EPERM, SysResult, to_raw};
 use crate::{
-    clone, direct, exec, fdcalls, futexcalls, ipc, listing, local, mediated, memcalls, messages, netcalls, prctl,
-    process, sigcalls, signal, thread, trace,
+    clone, direct, exec, fdcalls, futexcalls, image, ipc, listing, local, mediated, memcalls, messages, netcalls,
+    prctl, process, sigcalls, signal, thread, trace,
 };
 use std::sync::Mutex;
 use vkernel_abi::syscall::{Class, Syscall, find};
@@ -194,6 +194,7 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         | libc::SYS_getsockopt => netcalls::dispatch(t, nr, a),
         _ => match row.map(|r| (r.class, r)) {
             Some((Class::Direct, r)) => direct::dispatch(t, r, a),
+            Some((Class::Image, r)) => image::calls::dispatch(t, r.nr, a),
             Some((Class::Mediated, r)) => mediated::dispatch(t, r.nr, a),
             Some((Class::Refused, _)) => {
                 report_once(t, nr, "refused", name(row));

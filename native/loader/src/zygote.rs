@@ -20,6 +20,9 @@ struct Request {
     env: Vec<Bytes>,
     /// Node id of the working directory.
     cwd: u32,
+    /// Its nid, when it is a directory of the image; 0: it is not.
+    #[serde(rename = "cwdNid")]
+    cwd_nid: u64,
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
@@ -187,7 +190,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 /// Makes the process; returns its pid to the zygote. The child does not return.
 fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     let join = r.r#type == "join";
-    if fds.len() != if join { 7 } else { 6 } {
+    if fds.len() != if join { 8 } else { 7 } {
         return Err(format!("{} descriptors came with the request", fds.len()));
     }
     // SAFETY: the zygote is single-threaded, so the child may do anything; glibc's copy of the
@@ -214,7 +217,7 @@ fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     }
     let id = r.id;
     if join {
-        enter(fds[6], id);
+        enter(fds[7], id);
     }
     if let Err(what) = become_guest(r, fds, join, children) {
         send(&Event { r#type: "failed", id, errno: Some(libc::EIO), what: Some(what), ..Event::default() });
@@ -249,6 +252,7 @@ fn enter(pidfd: i32, id: u32) {
 }
 
 fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<(), String> {
+    image::overridden::attach(fds[6])?;
     let (conn, ring_fd, doorbell) = (hide(dup(fds[3])?)?, hide(dup(fds[4])?)?, hide(dup(fds[5])?)?);
     for (n, fd) in (0..).zip(&fds[..3]) {
         if *fd != n {
@@ -282,6 +286,7 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
     {
         let mut fs = process::fs();
         fs.cwd = r.cwd;
+        fs.cwd_nid = r.cwd_nid;
         fs.umask = r.umask;
         let mut c = process::creds();
         c.uid = [r.uid; 3];

@@ -20,18 +20,36 @@ fn cstr(s: &[u8]) -> CString {
     CString::new(s.split(|b| *b == 0).next().unwrap_or_default()).unwrap_or_default()
 }
 
-/// A sealed, zeroed memfd of `size` bytes; −errno on failure.
-#[napi]
-pub fn create_ring(size: u32) -> i32 {
+/// A zeroed memfd of `size` bytes with `seals`; −errno on failure.
+fn sized_memfd(name: &std::ffi::CStr, size: u32, seals: i32) -> i32 {
     // SAFETY: a fresh memfd.
     unsafe {
-        let fd = libc::memfd_create(c"ring".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
         if fd < 0 || libc::ftruncate(fd, i64::from(size)) != 0 {
             return result(-1);
         }
-        libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL);
+        libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | seals);
         fd
     }
+}
+
+/// A sealed, zeroed memfd of `size` bytes; −errno on failure.
+#[napi]
+pub fn create_ring(size: u32) -> i32 {
+    sized_memfd(c"ring", size, libc::F_SEAL_SEAL)
+}
+
+/// As `create_ring`, still to be sealed by `seal_read_only`.
+#[napi]
+pub fn create_pages(size: u32) -> i32 {
+    sized_memfd(c"pages", size, 0)
+}
+
+/// No more writes to `fd` and no new writable mappings; those that are there stay. −errno on failure.
+#[napi]
+pub fn seal_read_only(fd: i32) -> i32 {
+    // SAFETY: plain fcntl.
+    result(i64::from(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL) }))
 }
 
 /// Maps `size` bytes of `fd` shared; unmapped when the buffer is collected.
