@@ -34,10 +34,10 @@ fn inode(nid: u64) -> Result<Inode<'static>, No> {
     erofs::inode(super::get().erofs, nid).ok_or(No::Ask)
 }
 
-/// Permission bits of `i` for the effective ids, or the real ones (path.ts, `may`).
+/// Permission bits of `i` for the file-system ids, or the real ones (path.ts, `may`).
 pub fn may(i: &Inode, want: u32, c: &Creds, real: bool) -> bool {
-    let n = usize::from(!real);
-    let (uid, gid) = (c.uid[n], c.gid[n]);
+    let id = |ids: &[u32; 3], fs: Option<u32>| if real { ids[0] } else { fs.unwrap_or(ids[1]) };
+    let (uid, gid) = (id(&c.uid, c.fs[0]), id(&c.gid, c.fs[1]));
     if uid == 0 {
         return want & libc::X_OK as u32 == 0 || i.is_dir() || i.mode & 0o111 != 0;
     }
