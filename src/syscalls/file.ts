@@ -171,15 +171,14 @@ const renameat2: Handler = (call) => {
   const denied = mayRemove(call, from.dir, from.node)
     || (to.node ? mayRemove(call, to.dir, to.node) : !may(to.dir.inode, F.W_OK | F.X_OK, call.task.creds) ? -E.EACCES : generated(to.dir) ? -E.EPERM : 0)
   if (denied) return denied
+  if (to.node && !(flags & F.RENAME_EXCHANGE) && isDir(to.node.inode) !== isDir(from.node.inode)) return isDir(to.node.inode) ? -E.EISDIR : -E.ENOTDIR
+  // A directory that gets another parent has its ".." rewritten (fs/namei.c, vfs_rename).
+  const moves = [from.node, ...(flags & F.RENAME_EXCHANGE ? [to.node!] : [])].filter((d) => isDir(d.inode))
+  if (from.dir !== to.dir && moves.some((d) => !may(d.inode, F.W_OK, call.task.creds))) return -E.EACCES
   if (from.node.mounted || to.node?.mounted) return -E.EBUSY
   if (flags & F.RENAME_EXCHANGE) return vfs.exchange(from.node, to.node!)
   if (to.node) {
-    if (isDir(to.node.inode)) {
-      if (!isDir(from.node.inode)) return -E.EISDIR
-      if (!vfs.isEmpty(to.node)) return -E.ENOTEMPTY
-    } else if (isDir(from.node.inode)) {
-      return -E.ENOTDIR
-    }
+    if (isDir(to.node.inode) && !vfs.isEmpty(to.node)) return -E.ENOTEMPTY
     if (!to.node.inode.fs.host) vfs.unlink(to.node)
   }
   return vfs.rename(from.node, to.dir, to.name, 0)

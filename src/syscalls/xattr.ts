@@ -70,6 +70,7 @@ const set = (find: Find): Handler => (call) => {
   i.xattrs ??= new Map()
   i.xattrs.set(name, value)
   i.ctime = now()
+  call.task.container.vfs.overridden.changed(i)
   return 0
 }
 
@@ -108,6 +109,7 @@ const remove = (find: Find): Handler => (call) => {
   if (denied) return denied
   if (!d.inode.xattrs?.delete(name)) return -E.ENODATA
   d.inode.ctime = now()
+  call.task.container.vfs.overridden.changed(d.inode)
   return 0
 }
 

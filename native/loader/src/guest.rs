@@ -120,7 +120,7 @@ pub fn read_path_into(addr: u64, to: &mut [u8; 4096]) -> Result<usize, Errno> {
     while done < to.len() {
         // Short pieces first, and never across a page, so that a string that ends just before an
         // unmapped page is read.
-        let from = addr + done as u64;
+        let from = addr.wrapping_add(done as u64);
         let n = (4096 - (from & 4095) as usize).min(64.max(done)).min(to.len() - done);
         read_bytes(from, &mut to[done..done + n])?;
         if let Some(end) = to[done..done + n].iter().position(|b| *b == 0) {
