@@ -6,6 +6,9 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 use vkernel_abi::megabinary::{KIND_EXEC, KIND_LIB, KIND_PIE};
 
+/// Bytes of a guest's address space.
+const GUEST_BYTES: u64 = 1 << 32;
+
 /// A PT_LOAD segment; addresses are the file's own (without base).
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -55,6 +58,17 @@ impl<'a> Elf<'a> {
             if s.off.checked_add(s.filesz).is_none_or(|end| end > bytes.len() as u64) {
                 return Err("a segment lies outside the file".into());
             }
+            if s.filesz > s.memsz {
+                return Err("a segment has more bytes in the file than in memory".into());
+            }
+            if s.vaddr.checked_add(s.memsz).is_none_or(|end| end > GUEST_BYTES) {
+                return Err("a segment lies outside the 4 GiB of a guest's memory".into());
+            }
+        }
+        let mut by_address: Vec<&Segment> = segments.iter().filter(|s| s.memsz > 0).collect();
+        by_address.sort_by_key(|s| s.vaddr);
+        if by_address.windows(2).any(|w| w[0].vaddr + w[0].memsz > w[1].vaddr) {
+            return Err("two segments overlap".into());
         }
         let kind = match header.e_type(e) {
             elf::ET_EXEC => KIND_EXEC,
