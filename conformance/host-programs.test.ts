@@ -28,6 +28,21 @@ for (const level of ['-O0', '-O2']) {
   must('c++', [level, '-o', at(`exceptions${level}`), source('exceptions.cc'), at(`libthrower${level}.so`), `-Wl,-rpath,${dir}`])
 }
 const programs = ['-O0', '-O2'].flatMap((level) => ['jumps', 'threads', 'exceptions'].map((name) => at(`${name}${level}`)))
+/** What only translation can get wrong, in the forms compilers and linkers give it. */
+const forms: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  switches: [['-O0'], ['-O1'], ['-O2'], ['-O3'], ['-Os'], ['-O2', '-fno-pie', '-no-pie'], ['-O2', '-static'], ['-O2', '-static-pie'], ['-O2', '-s']],
+  coroutines: [['-O0'], ['-O2']],
+  stack: [['-O0'], ['-O2']],
+  shapes: [['-O2']],
+  litmus: [['-O2', '-mcx16']],
+}
+for (const [name, all] of Object.entries(forms)) {
+  for (const flags of all) {
+    const program = at(name + flags.join(''))
+    must('cc', [...flags, '-w', '-pthread', '-o', program, join(root, 'conformance/translation', `${name}.c`)])
+    programs.push(program)
+  }
+}
 must(client, ['build', '--from-host', ...programs, '-o', image])
 
 const d = await TestDaemon.start()
