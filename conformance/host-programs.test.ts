@@ -31,6 +31,7 @@ const programs = ['-O0', '-O2'].flatMap((level) => ['jumps', 'threads', 'excepti
 /** What only translation can get wrong, in the forms compilers and linkers give it. */
 const forms: Readonly<Record<string, readonly (readonly string[])[]>> = {
   switches: [['-O0'], ['-O1'], ['-O2'], ['-O3'], ['-Os'], ['-O2', '-fno-pie', '-no-pie'], ['-O2', '-static'], ['-O2', '-static-pie'], ['-O2', '-s']],
+  tables: [['-O2'], ['-O2', '-fno-pie', '-no-pie']],
   coroutines: [['-O0'], ['-O2']],
   stack: [['-O0'], ['-O2']],
   shapes: [['-O2']],

@@ -362,6 +362,14 @@ impl<'a> Program<'a> {
         if decoded.len() > MAX_INSTRUCTIONS || !decoded.contains_key(&entry) {
             return None;
         }
+        tables.retain(|jump, t: &mut Table| {
+            let kept = t.kept.is_none_or(|(base, made)| tables::is_kept(base, made, &decoded));
+            if !kept {
+                labels.extend(t.targets.iter().copied());
+                open_jumps.insert(*jump);
+            }
+            kept
+        });
         let blocks = blocks(&decoded, &leaders);
         labels.retain(|t| blocks.contains_key(t));
         tables.retain(|jump, t: &mut Table| {

@@ -1,8 +1,9 @@
 //! Jump tables: where an indirect jump inside a function can lead.
 //!
-//! A jump is *complete* when a comparison bounds its index and every entry up to the bound is an
-//! address in the function: it can lead nowhere else. Every other one may lead to a label that was
-//! not found, and keeps all that such a label could read (liveness.rs).
+//! A jump is *complete* when a comparison bounds its index, every entry up to the bound is an address in
+//! the function, and the table is seen to be the one that is read: it can lead nowhere else. A table whose
+//! address is merely made nearby may be another switch's of the same size. Every jump that is not complete
+//! may lead to a label that was not found, and keeps all that such a label could read (liveness.rs).
 
 use crate::discover::{Extent, Program, holds};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
@@ -15,6 +16,9 @@ pub struct Table {
     pub complete: bool,
     /// The address of the instruction that reads the table's entry, and the register that is its index.
     pub index: Option<(u64, Register)>,
+    /// The register that holds the table's address since before the comparison, and the instruction that
+    /// made it: nothing else in the function may write it.
+    pub kept: Option<(Register, u64)>,
 }
 
 /// Entries looked at where nothing bounds the index.
@@ -48,6 +52,8 @@ impl Program<'_> {
             .filter(|i| i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP)
             .map(Instruction::memory_displacement64)
             .collect();
+        let read = read_by(jump, decoded);
+        let since = compared(jump, decoded);
         let mut all = Table::default();
         for &table in made.iter().filter(|t| !holds(extent, **t)) {
             for base in std::iter::once(table).chain(made.iter().copied().filter(|t| holds(extent, *t))) {
@@ -58,8 +64,14 @@ impl Program<'_> {
                     |b| Some(base.wrapping_add(i32::from_le_bytes(b.get(..4)?.try_into().ok()?) as u64)),
                     4,
                 );
-                if found.complete {
-                    return Table { index: index(jump, decoded, table), ..found };
+                match &read {
+                    Some(r) if found.complete && r.table == table => {
+                        let kept = (Some(r.made) < since).then_some((r.base, r.made));
+                        return Table { index: Some(r.index), kept, ..found };
+                    }
+                    // Another way to read a table: its address is made between the comparison and the jump.
+                    None if found.complete && made_since(decoded, since, jump, table) => return found,
+                    _ => {}
                 }
                 if found.targets.len() > 1 {
                     all.targets.extend(found.targets);
@@ -82,38 +94,75 @@ impl Program<'_> {
         let count = bound.unwrap_or(MOST.min(next));
         let at = |n: u64| entry(self.elf.at(table.wrapping_sub(self.base) + size * n)?).filter(|t| holds(extent, *t));
         let targets: Vec<u64> = (0..count.min(1 << 16)).map_while(at).collect();
-        Table { complete: bound.is_some() && targets.len() as u64 == count, targets, index: None }
+        Table { complete: bound.is_some() && targets.len() as u64 == count, targets, ..Table::default() }
     }
 }
 
-/// The instruction `movsxd r,[b+i*4]` whose entry a jump goes to, and i, where b is seen to hold `table`.
-fn index(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>, table: u64) -> Option<(u64, Register)> {
+/// How a jump reads its table.
+struct Read {
+    table: u64,
+    /// The instruction `movsxd r,[base+i*4]` whose entry the jump goes to, and i.
+    index: (u64, Register),
+    base: Register,
+    /// The instruction that puts the table's address into `base`.
+    made: u64,
+}
+
+fn writes(i: &Instruction, r: Register) -> bool {
+    i.op_count() > 0
+        && i.op0_kind() == OpKind::Register
+        && i.op0_register().full_register() == r
+        && !matches!(i.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Bt)
+}
+
+fn read_by(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<Read> {
     let before = |ip: u64| decoded.range(..ip).rev().map(|(_, i)| i);
-    let writer = |ip: u64, r: Register| {
-        before(ip).take(40).find(|i| i.op0_kind() == OpKind::Register && i.op0_register().full_register() == r)
-    };
-    let add = writer(jump.ip(), jump.op0_register())?;
+    let writer = |ip: u64, r: Register| before(ip).take(40).find(|i| writes(i, r));
+    let add = writer(jump.ip(), jump.op0_register().full_register())?;
     if add.mnemonic() != Mnemonic::Add || add.op1_kind() != OpKind::Register {
         return None;
     }
     let summands = [add.op0_register(), add.op1_register()];
     let load = summands.iter().filter_map(|r| writer(add.ip(), *r)).find(|i| i.mnemonic() == Mnemonic::Movsxd)?;
-    let base = writer(load.ip(), load.memory_base())?;
+    let base = load.memory_base();
+    let made = writer(load.ip(), base)?;
     (load.op1_kind() == OpKind::Memory
         && load.memory_index().is_gpr64()
         && load.memory_index_scale() == 4
         && load.memory_displacement64() == 0
-        && base.mnemonic() == Mnemonic::Lea
-        && base.memory_base() == Register::RIP
-        && base.memory_displacement64() == table)
-        .then(|| (load.ip(), load.memory_index()))
+        && made.mnemonic() == Mnemonic::Lea
+        && made.memory_base() == Register::RIP)
+        .then(|| Read {
+            table: made.memory_displacement64(),
+            index: (load.ip(), load.memory_index()),
+            base,
+            made: made.ip(),
+        })
+}
+
+/// Whether nothing in the function but `made` and the restoring POPs writes `base`.
+pub fn is_kept(base: Register, made: u64, decoded: &BTreeMap<u64, Instruction>) -> bool {
+    decoded.values().all(|i| i.ip() == made || i.mnemonic() == Mnemonic::Pop || !writes(i, base))
+}
+
+/// The `ja` that bounds a jump's index.
+fn compared(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<u64> {
+    let mut before = decoded.range(..jump.ip()).rev().take(16).map(|(_, i)| i);
+    before.find(|i| i.condition_code() == ConditionCode::a && i.is_jcc_short_or_near()).map(Instruction::ip)
+}
+
+fn made_since(decoded: &BTreeMap<u64, Instruction>, since: Option<u64>, jump: &Instruction, table: u64) -> bool {
+    let Some(since) = since else { return false };
+    let mut made = decoded
+        .range(since..jump.ip())
+        .filter(|(_, i)| i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP)
+        .map(|(_, i)| i.memory_displacement64());
+    made.any(|m| m == table)
 }
 
 /// How many entries the comparison before a jump allows: `cmp reg, N; ja elsewhere`.
 fn bound(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<u64> {
-    let before: Vec<&Instruction> = decoded.range(..jump.ip()).rev().take(16).map(|(_, i)| i).collect();
-    let at = before.iter().position(|i| i.condition_code() == ConditionCode::a && i.is_jcc_short_or_near())?;
-    let cmp = before.get(at + 1)?;
+    let (_, cmp) = decoded.range(..compared(jump, decoded)?).next_back()?;
     let immediate = matches!(
         cmp.code(),
         Code::Cmp_rm8_imm8
