@@ -362,23 +362,17 @@ impl<'a> Program<'a> {
         if decoded.len() > MAX_INSTRUCTIONS || !decoded.contains_key(&entry) {
             return None;
         }
+        let blocks = blocks(&decoded, &leaders);
         tables.retain(|jump, t: &mut Table| {
             let kept = t.kept.is_none_or(|(base, made)| tables::is_kept(base, made, &decoded));
-            if !kept {
-                labels.extend(t.targets.iter().copied());
-                open_jumps.insert(*jump);
-            }
-            kept
-        });
-        let blocks = blocks(&decoded, &leaders);
-        labels.retain(|t| blocks.contains_key(t));
-        tables.retain(|jump, t: &mut Table| {
-            let known = t.targets.iter().all(|t| blocks.contains_key(t));
+            let known = kept && t.targets.iter().all(|t| blocks.contains_key(t));
             if !known {
+                labels.extend(&t.targets);
                 open_jumps.insert(*jump);
             }
             known
         });
+        labels.retain(|t| blocks.contains_key(t));
         let switch_targets: BTreeSet<u64> = tables.values().flat_map(|t| &t.targets).chain(&labels).copied().collect();
         let switch_targets = switch_targets.into_iter().collect();
         Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, indirect: true })
