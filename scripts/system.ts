@@ -24,8 +24,9 @@ export function must(what: string, command: string, args: readonly string[], cwd
   }
 }
 
-/** Where `program` is on PATH (and in the sbin folders), if anywhere. */
+/** Where `program` is on PATH (and in the sbin folders), if anywhere; an absolute path is a file that has to be there. */
 export function find(program: string): string | undefined {
+  if (program.startsWith('/')) return existsSync(program) ? program : undefined
   const dirs = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
   return dirs.map((d) => join(d, program)).find((p) => {
     try {
@@ -42,8 +43,8 @@ export const isRoot = process.getuid!() === 0
 let listsRead = false
 
 /**
- * Makes the host programs `programs` (program → Debian package) available. As root on Debian it
- * installs what is missing. Returns why that was not possible, or undefined.
+ * Makes the host programs and files `programs` (as `find` takes them → Debian package) available. As
+ * root on Debian it installs what is missing. Returns why that was not possible, or undefined.
  */
 export function need(programs: Readonly<Record<string, string>>): string | undefined {
   const missing = Object.entries(programs).filter(([p]) => !find(p))
