@@ -1,8 +1,8 @@
 /**
- * Runs every case of conformance/commands natively (bubblewrap over an overlay of the root file system) and in a
- * container made from it, and compares stdout, stderr and exit status byte for byte.
+ * Runs every case of conformance/commands, or of conformance/services, natively (bubblewrap over an overlay of the root
+ * file system) and in a container made from it, and compares stdout, stderr and exit status byte for byte.
  *
- *   node conformance/commands.ts --rootfs DIR --image DIR [--only TEXT] [--jobs N]
+ *   node conformance/commands.ts --rootfs DIR --image DIR [--cases commands|services] [--only TEXT] [--jobs N]
  */
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -17,7 +17,12 @@ const here = import.meta.dirname
 const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
 const TIMEOUT_MS = 180_000
 
-export function readCases(dir = join(here, 'commands')): Case[] {
+/** What the native side's namespaces are: alone with one user, or with all users of /etc/passwd, as services need (root only). */
+const ONE_USER = ['--unshare-all', '--uid', '0', '--gid', '0']
+const ALL_USERS = ['--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--cap-add', 'ALL']
+
+export function readCases(suite = 'commands'): Case[] {
+  const dir = join(here, suite)
   return readdirSync(dir).filter((f) => f.endsWith('.cases')).sort().flatMap((file) =>
     readFileSync(join(dir, file), 'utf8').split(/^### /m).slice(1).map((part) => {
       const [title = '', ...lines] = part.split('\n')
@@ -50,7 +55,7 @@ function run(command: string, args: string[]): Promise<Result> {
  * The command in the root file system itself: an overlay that is thrown away, so that directories,
  * modes and errors are those of a real root and nothing of it changes.
  */
-export async function native(rootfs: string, text: string): Promise<Result> {
+export async function native(rootfs: string, text: string, users = ONE_USER): Promise<Result> {
   const dir = mkdtempSync(join(tmpdir(), 'vkernel-native-'))
   try {
     const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => {
@@ -61,7 +66,7 @@ export async function native(rootfs: string, text: string): Promise<Result> {
     return await run('unshare', [
       ...(process.getuid!() === 0 ? [] : ['--map-root-user']), '--mount', 'sh', '-c', mount, 'sh', rootfs, upper!, work!, merged!,
       '/', '--dev', '/dev', '--proc', '/proc', '--dir', '/tmp/case', '--chdir', '/tmp/case',
-      '--unshare-all', '--uid', '0', '--gid', '0', '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
+      ...users, '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
       ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
     ])
   } finally {
@@ -76,15 +81,15 @@ export const contained = (image: string, text: string): Promise<Result> => run(j
 const shown = (s: string): string => JSON.stringify(s.length > 600 ? `${s.slice(0, 300)} … ${s.slice(-300)}` : s)
 
 /** Runs the cases; the last line of output is `N passed, N failed`. Returns the exit status. */
-export async function runCommands(rootfs: string, image: string, only: string | undefined, jobs: number): Promise<number> {
+export async function runCommands(rootfs: string, image: string, suite: string, only: string | undefined, jobs: number): Promise<number> {
   const expected = readExpected()
-  const cases = readCases().filter((c) => !only || `${c.file} ${c.title}`.includes(only))
+  const cases = readCases(suite).filter((c) => !only || `${c.file} ${c.title}`.includes(only))
   let passed = 0, failed = 0, next = 0
   const worker = async (): Promise<void> => {
     while (next < cases.length) {
       const c = cases[next++]!
       const started = Date.now()
-      const want = await native(rootfs, c.text)
+      const want = await native(rootfs, c.text, suite === 'services' ? ALL_USERS : ONE_USER)
       const nativeMs = Date.now() - started
       const got = await contained(image, c.text)
       const ms = Date.now() - started - nativeMs
@@ -107,10 +112,10 @@ export async function runCommands(rootfs: string, image: string, only: string | 
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { rootfs: { type: 'string' }, image: { type: 'string' }, only: { type: 'string' }, jobs: { type: 'string', default: '2' } } })
+  const { values } = parseArgs({ options: { rootfs: { type: 'string' }, image: { type: 'string' }, cases: { type: 'string', default: 'commands' }, only: { type: 'string' }, jobs: { type: 'string', default: '2' } } })
   if (!values.rootfs || !values.image) {
-    console.error('usage: node conformance/commands.ts --rootfs DIR --image DIR [--only TEXT] [--jobs N]')
+    console.error('usage: node conformance/commands.ts --rootfs DIR --image DIR [--cases commands|services] [--only TEXT] [--jobs N]')
     process.exit(2)
   }
-  process.exit(await runCommands(values.rootfs, values.image, values.only, Number(values.jobs)))
+  process.exit(await runCommands(values.rootfs, values.image, values.cases, values.only, Number(values.jobs)))
 }

@@ -27,11 +27,11 @@ const verbs: Record<string, () => number | Promise<number>> = {
 
 /** Runs a script on the Debian root file system and its image, with a daemon of its own. */
 async function onDebianImage(what: string, script: string): Promise<number> {
-  const { IMAGE, ROOTFS, makeDebianImage, makeRootfs } = await import('./rootfs.ts')
+  const { DEBIAN, makeRootfs, makeRootfsImage } = await import('./rootfs.ts')
   const why = makeRootfs()
   if (why) fail(why)
-  makeDebianImage()
-  must(what, node, [join(root, 'scripts/daemon.ts'), node, join(root, script), '--rootfs', ROOTFS, '--image', IMAGE, ...rest])
+  makeRootfsImage()
+  must(what, node, [join(root, 'scripts/daemon.ts'), node, join(root, script), '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image, ...rest])
   return 0
 }
 

@@ -1,11 +1,12 @@
 /**
- * The root file system that the command lines of conformance/ run in, and the image made from it.
+ * The root file systems that conformance/ runs in, and the images made from them:
  *
- *   build/rootfs          Debian 12 "minbase" with the packages below, made by mmdebstrap from the
- *                         package sources this host is configured with
- *   build/images/debian   `recompiler build --rootfs build/rootfs`
+ *   build/rootfs           Debian 12 "minbase" with the packages of `debian` below, made by mmdebstrap
+ *   build/images/debian    from the package sources this host is configured with; for `npm test`
+ *   build/rootfs-services  the same with services, a compiler and Debian's own tests; large, for
+ *   build/images/services  `npm run test:long` alone
  *
- * Both are made again only when what they are made from has changed.
+ * They are made again only when what they are made from has changed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -15,15 +16,37 @@ import { digestOf, isDone, markDone, markUndone, root, type Work } from './stamp
 import { fail, isRoot, need, say } from './system.ts'
 
 const SUITE = 'bookworm'
-const PACKAGES = [
+
+export interface RootfsSet {
+  readonly name: string
+  readonly packages: readonly string[]
+  /** Files that packages bring and nothing here runs: what they are translated for is time alone. */
+  readonly without: readonly string[]
+  readonly rootfs: string
+  readonly image: string
+}
+
+const set = (name: string, dir: string, packages: readonly string[], without: readonly string[] = []): RootfsSet =>
+  ({ name, packages, without, rootfs: join(root, 'build', dir), image: join(root, 'build/images', name) })
+
+export const DEBIAN = set('debian', 'rootfs', [
   'bash', 'dash', 'coreutils', 'findutils', 'grep', 'sed', 'gawk', 'busybox-static', 'python3', 'perl', 'sqlite3', 'jq',
   'gzip', 'xz-utils', 'tar', 'file', 'bc', 'git', 'openssl', 'procps',
-]
+])
 
-export const ROOTFS = join(root, 'build/rootfs')
-export const IMAGE = join(root, 'build/images/debian')
+export const SERVICES = set('services', 'rootfs-services', [
+  'python3', 'procps', 'redis-server', 'nginx-light', 'apache2-utils', 'postgresql-15', 'openssh-server', 'openssh-client',
+  'gcc', 'libc6-dev', 'make', 'python3-venv', 'libpython3.11-testsuite', 'stress-ng',
+], [
+  // PostgreSQL goes without its compiler where llvmjit.so is not there.
+  '/usr/lib/*/libLLVM*', '/usr/lib/llvm-14/*', '/usr/lib/*/libz3.so*', '/usr/lib/postgresql/15/lib/llvmjit.so', '/usr/lib/postgresql/15/lib/bitcode/*',
+  '/usr/lib/gcc/*/12/lto1', '/usr/bin/*lto-dump*', '/usr/lib/*/lib?san.so*', '/usr/lib/*/libubsan.so*', '/usr/lib/*/libgprofng.so*', '/usr/bin/*ld.gold',
+])
 
-const rootfsWork = (): Work => ({ name: 'rootfs', inputs: digestOf([], [SUITE, ...PACKAGES]), products: ['build/rootfs/etc/debian_version'] })
+const rootfsWork = (of: RootfsSet): Work => {
+  const dir = of.rootfs.slice(root.length + 1)
+  return { name: dir.slice('build/'.length), inputs: digestOf([], [SUITE, ...of.packages, ...of.without.map((f) => `-${f}`)]), products: [`${dir}/etc/debian_version`] }
+}
 
 /** The host's own package sources, when they serve the suite: files for mmdebstrap's MIRROR argument. */
 function hostSources(): string[] {
@@ -32,22 +55,23 @@ function hostSources(): string[] {
   return files.filter((f) => /\.(list|sources)$/.test(f) && existsSync(f) && new RegExp(`\\b${SUITE}\\b`).test(readFileSync(f, 'utf8')))
 }
 
-/** Makes build/rootfs; returns why it cannot be made here, or undefined. */
-export function makeRootfs(): string | undefined {
+/** Makes a set's root file system; returns why it cannot be made here, or undefined. */
+export function makeRootfs(of: RootfsSet = DEBIAN): string | undefined {
   // Its files have many owners, some readable by them only.
   if (!isRoot) return 'a Debian root file system is made, read and compared by root: run the tests as root'
-  const work = rootfsWork()
+  const work = rootfsWork(of)
   if (isDone(work)) return undefined
   const missing = need({ mmdebstrap: 'mmdebstrap' })
   if (missing) return missing
-  say(`making build/rootfs: Debian ${SUITE} with ${PACKAGES.length} packages`)
+  say(`making build/${work.name}: Debian ${SUITE} with ${of.packages.length} packages`)
   markUndone(work)
   mkdirSync(join(root, 'build'), { recursive: true })
-  const fresh = `${ROOTFS}.new`
-  const log = join(root, 'build/rootfs.log')
+  const fresh = `${of.rootfs}.new`
+  const log = join(root, `build/${work.name}.log`)
   rmSync(fresh, { recursive: true, force: true })
   const r = spawnSync('mmdebstrap', [
-    '--variant=minbase', `--include=${PACKAGES.join(',')}`, '--aptopt=APT::Install-Recommends "false"',
+    '--variant=minbase', `--include=${of.packages.join(',')}`, '--aptopt=APT::Install-Recommends "false"',
+    ...of.without.map((f) => `--dpkgopt=path-exclude=${f}`),
     // Device nodes come from the container's own /dev; copying them needs rights that containers lack.
     '--skip=output/dev,output/mknod',
     SUITE, fresh, ...hostSources(),
@@ -56,21 +80,22 @@ export function makeRootfs(): string | undefined {
   if (r.status !== 0 || !existsSync(join(fresh, 'etc/debian_version'))) {
     rmSync(fresh, { recursive: true, force: true })
     const last = r.stderr.trim().split('\n').filter((l) => /^E:|error/i.test(l)).at(-1) ?? r.error?.message ?? `status ${r.status}`
-    return `mmdebstrap does not work here: ${last} (build/rootfs.log)`
+    return `mmdebstrap does not work here: ${last} (build/${work.name}.log)`
   }
-  rmSync(ROOTFS, { recursive: true, force: true })
-  renameSync(fresh, ROOTFS)
+  rmSync(of.rootfs, { recursive: true, force: true })
+  renameSync(fresh, of.rootfs)
   markDone(work)
   return undefined
 }
 
-/** Makes build/images/debian from build/rootfs, which must be there; returns its path. */
-export const makeDebianImage = (): string => makeImage('debian',
-  'building build/images/debian (the first translation takes minutes, later ones come from the cache)',
-  ['--rootfs', ROOTFS], [digestOf(['build/rootfs.stamp'])])
+/** Makes a set's image from its root file system, which must be there; returns its path. */
+export const makeRootfsImage = (of: RootfsSet = DEBIAN): string => makeImage(of.name,
+  `building build/images/${of.name} (the first translation takes minutes, later ones come from the cache)`,
+  ['--rootfs', of.rootfs], [digestOf([`build/${rootfsWork(of).name}.stamp`])])
 
 if (import.meta.main) {
-  const why = makeRootfs()
+  const of = process.argv.includes('--services') ? SERVICES : DEBIAN
+  const why = makeRootfs(of)
   if (why) fail(why)
-  if (process.argv.includes('--image')) makeDebianImage()
+  if (process.argv.includes('--image')) makeRootfsImage(of)
 }

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repositoryFiles } from './files.ts'
-import { IMAGE, ROOTFS, makeDebianImage, makeRootfs } from './rootfs.ts'
+import { DEBIAN, SERVICES, makeRootfs, makeRootfsImage } from './rootfs.ts'
 import { root } from './stamp.ts'
 import { find, isRoot, need } from './system.ts'
 
@@ -33,10 +33,13 @@ function rustCrates(): string[] {
 }
 
 const conformance = (): string | undefined =>
-  need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeDebianImage(), undefined)
+  need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeRootfsImage(), undefined)
 
 const callPrograms = (): string | undefined =>
   isRoot ? need({ bwrap: 'bubblewrap', setpriv: 'util-linux' }) : 'native Linux as a container has it is made by root: run the tests as root'
+
+const services = (): string | undefined =>
+  need({ bwrap: 'bubblewrap' }) ?? makeRootfs(SERVICES) ?? (makeRootfsImage(SERVICES), undefined)
 
 const component = (name: string): string | undefined =>
   find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`
@@ -67,6 +70,7 @@ export function suites(): Suite[] {
     { name: 'rust: recompiler, a million hostile files', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-recompiler', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 60 },
     { name: 'rust: difftest, ten million cases', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-difftest', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 120 },
     { name: 'system calls against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/run.ts'], timeoutMinutes: 10, prepare: callPrograms },
-    { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', ROOTFS, '--image', IMAGE], timeoutMinutes: 20, prepare: conformance },
+    { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image], timeoutMinutes: 20, prepare: conformance },
+    { name: 'services against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--cases', 'services', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image, '--jobs', '1'], timeoutMinutes: 40, prepare: services },
   ]
 }

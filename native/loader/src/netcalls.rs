@@ -37,7 +37,10 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
                     // Other protocols would be modules that the host loads.
                     _ => return Err(Errno(libc::ESOCKTNOSUPPORT)),
                 },
-                libc::AF_NETLINK => a[2] as i32 == AF_NETLINK_ROUTE,
+                libc::AF_NETLINK if a[2] as i32 == AF_NETLINK_ROUTE => true,
+                // As of a kernel that is built without them, which programs go on without: libaudit's
+                // callers (su, sshd, cron) take every other error for a failure.
+                libc::AF_NETLINK => return Err(Errno(libc::EPROTONOSUPPORT)),
                 _ => return Err(Errno(libc::EAFNOSUPPORT)),
             };
             if !allowed {
