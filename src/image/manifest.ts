@@ -6,7 +6,7 @@
 import sodium from 'libsodium-wrappers'
 import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { BuildError } from './tree.ts'
 
 await sodium.ready
@@ -136,6 +136,8 @@ export function signingKey(dir = keyDirectory()): KeyPair {
   const file = join(dir, 'default.key')
   if (!existsSync(file)) {
     const pair = sodium.crypto_sign_keypair()
+    // The keys' own folder is private, not those it is in.
+    mkdirSync(dirname(dir), { recursive: true })
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     writeFileSync(join(dir, 'default.pub'), sodium.to_hex(pair.publicKey) + '\n')
     const fresh = `${file}.${process.pid}`
