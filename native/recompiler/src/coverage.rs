@@ -18,8 +18,7 @@ pub enum Class {
 
 pub fn class(i: &Instruction) -> Class {
     let mut locals = Locals::default();
-    let mut l =
-        Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: 0, live: EVERYTHING, pc: 0, give_up: false };
+    let mut l = Lift::new(&mut locals, 0, EVERYTHING);
     let unknown = matches!(vkernel_semantics::exec::exec(&mut l, i), Ok(Flow::Unknown));
     match l.instruction(i) {
         Some(_) if !crate::usage::of(i).step => Class::Lifted,

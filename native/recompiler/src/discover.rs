@@ -7,7 +7,7 @@
 
 use crate::elf::Elf;
 use crate::tables::{self, Table};
-use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -118,9 +118,7 @@ impl<'a> Program<'a> {
             let Some(bytes) = self.elf.at(start - self.base) else { continue };
             let bytes = &bytes[..bytes.len().min((end - start) as usize)];
             for i in &mut Decoder::with_ip(64, bytes, start, OPTIONS) {
-                if i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP {
-                    self.anchors.insert(i.memory_displacement64());
-                }
+                self.anchors.extend(tables::rip_address(&i));
                 if i.op0_kind() != OpKind::NearBranch64 {
                     continue;
                 }

@@ -22,8 +22,7 @@ impl Builder<'_> {
         let start = info.block.expect("edges lead to blocks").start;
         l.sink().i32_const((MAP_BLOCK | number) as i32).local_set(self.jump.index);
         l.sink().i64_const(start as i64).local_set(self.jump.pc);
-        let dispatch = self.analysis.infos.len() - 1;
-        self.exit(l, mark, End::Goto(dispatch))
+        self.exit(l, mark, End::Goto(self.analysis.dispatch()))
     }
 
     /// The dispatch node: from the state to the block that `jump` names, or out of the function.
@@ -60,7 +59,7 @@ impl Builder<'_> {
     /// A jump by a table to its targets. What the analysis holds for impossible, an index beyond the
     /// table, is the interpreter's.
     pub fn by_index(&mut self, l: &mut Lift, index: u32, targets: &[u64]) -> End {
-        let nodes: HashMap<u64, usize> = self.nodes(l, targets);
+        let nodes = self.nodes(l, targets);
         let targets = targets.iter().map(|t| Some(nodes[t])).collect();
         End::Switch { index, targets, default: Self::bailed(l) }
     }

@@ -5,9 +5,7 @@ use object::elf::{FileHeader64, PF_W, PF_X, PT_INTERP, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 use vkernel_abi::megabinary::{KIND_EXEC, KIND_LIB, KIND_PIE};
-
-/// Bytes of a guest's address space.
-const GUEST_BYTES: u64 = 1 << 32;
+use vkernel_abi::region::REGION_SIZE;
 
 /// A PT_LOAD segment; addresses are the file's own (without base).
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +59,7 @@ impl<'a> Elf<'a> {
             if s.filesz > s.memsz {
                 return Err("a segment has more bytes in the file than in memory".into());
             }
-            if s.vaddr.checked_add(s.memsz).is_none_or(|end| end > GUEST_BYTES) {
+            if s.vaddr.checked_add(s.memsz).is_none_or(|end| end > REGION_SIZE) {
                 return Err("a segment lies outside the 4 GiB of a guest's memory".into());
             }
         }

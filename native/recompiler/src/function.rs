@@ -46,22 +46,14 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let mut locals = Locals::default();
     let label = locals.kept(ValType::I32);
     let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64) };
-    let hub = Hub::new(infos.len(), infos.len() - 1, |n| infos[n].successors.clone());
+    let hub = Hub::new(infos.len(), a.dispatch(), |n| infos[n].successors.clone());
     let mut nodes: Vec<Node> = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = Vec::new();
     for (n, info) in infos.iter().enumerate() {
         let sets = a.sets(n, ctx.known);
         let start = info.block.map_or(V::I64(jump.pc), |b| V::Const(b.start));
-        let mut l = Lift {
-            code: Vec::new(),
-            locals: &mut locals,
-            lazy: None,
-            dirty: info.dirty_in,
-            live: sets.live[0],
-            pc: 0,
-            give_up: false,
-        };
+        let mut l = Lift::new(&mut locals, info.dirty_in, sets.live[0]);
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
@@ -73,19 +65,13 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
         nodes.push(Node { body: l.code, end });
         locals.release();
     }
-    nodes.append(&mut exits);
-    let mut l =
-        Lift { code: Vec::new(), locals: &mut locals, lazy: None, dirty: PARAMETERS, live: 0, pc: 0, give_up: false };
+    let mut l = Lift::new(&mut locals, PARAMETERS, 0);
     l.reload(infos[0].used_in & !PARAMETERS);
-    let mut late = Vec::new();
-    let first =
-        Builder { f, ctx, analysis: a, hub: &hub, exits: &mut late, jump, label, from: PROLOGUE }.edge(&mut l, 0);
-    let (body, entry) = (l.code, nodes.len());
-    match late.pop() {
-        // Through the dispatch node: the edge's own code follows the prologue's.
-        Some(Node { body: edge, end }) => nodes.push(Node { body: [body, edge].concat(), end }),
-        None => nodes.push(Node { body, end: End::Goto(first) }),
-    }
+    let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, from: PROLOGUE };
+    let first = b.edge(&mut l, 0);
+    nodes.append(&mut exits);
+    let entry = nodes.len();
+    nodes.push(Node { body: l.code, end: End::Goto(first) });
     let mut code = structure::structure(Graph { nodes, entry, label });
     InstructionSink::new(&mut code).unreachable().end();
     let numbers = (f.switch_targets.len() + hub.targets.len()) as u32;
@@ -299,7 +285,7 @@ impl Builder<'_> {
                 }
                 l.settle_flags(live);
                 l.store_dirty(live);
-                End::Goto(self.analysis.infos.len() - 1)
+                End::Goto(self.analysis.dispatch())
             }
             Flow::Ret(v) => {
                 l.store_dirty(self.analysis.returns & !RESULTS);

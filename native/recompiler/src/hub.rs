@@ -19,7 +19,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// `dispatch` is the dispatch node's number, block 0 the entry. Nothing is routed where the dispatch node cannot be reached.
+    /// `dispatch` is the dispatch node's number, block 0 the entry. Nothing is routed where the dispatch node
+    /// cannot be reached.
     pub fn new(count: usize, dispatch: usize, successors: impl Fn(usize) -> Vec<usize>) -> Self {
         let mut hub = Hub::default();
         let (number, reachable) = order(count, 0, |n| hub.successors(dispatch, n, &successors));

@@ -8,7 +8,7 @@ mod dispatch;
 pub mod elf;
 pub mod extract;
 pub mod function;
-pub mod hub;
+mod hub;
 mod lift;
 mod lift_fp;
 mod lift_state;

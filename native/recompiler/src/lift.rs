@@ -54,6 +54,8 @@ pub struct Lift<'a> {
     pub pc: u64,
     /// The instruction turned out to be inexpressible.
     pub give_up: bool,
+    /// The x87 control word is known to mask every exception (lift_x87.rs).
+    pub x87_masked: bool,
 }
 
 impl Lift<'_> {

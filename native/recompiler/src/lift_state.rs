@@ -2,8 +2,16 @@
 //! the middle.
 
 use crate::lift::{Lift, state_arg};
+use crate::locals::Locals;
 use vkernel_abi::state::{self, DF, RAX, RDX};
 use vkernel_semantics::backend::Backend;
+
+impl<'a> Lift<'a> {
+    /// For one basic block, at whose start `dirty` may have changed and `live` is live.
+    pub fn new(locals: &'a mut Locals, dirty: crate::usage::Set, live: crate::usage::Set) -> Self {
+        Self { code: Vec::new(), locals, lazy: None, dirty, live, pc: 0, give_up: false, x87_masked: false }
+    }
+}
 
 impl Lift<'_> {
     /// Stores what `set` and the dirty set have in common. Does not change the dirty set.
@@ -27,7 +35,7 @@ impl Lift<'_> {
     /// Reads `set` back from the state.
     pub fn reload(&mut self, set: crate::usage::Set) {
         use crate::usage::{flag, gpr, xmm};
-        self.locals.x87_masked = false;
+        self.x87_masked = false;
         for r in (0..16).filter(|r| set & gpr(*r) != 0) {
             let l = self.locals.gpr(r);
             self.sink().i32_const(0).i64_load(state_arg(state::OFF_GPR + 8 * r as u32, 3)).local_set(l);

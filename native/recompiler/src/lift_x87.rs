@@ -7,7 +7,7 @@ use crate::lift::{Lift, V, X87, state_arg};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 use vkernel_abi::state::{AF, CF, OF, OFF_X87_CONTROL, OFF_X87_REGISTERS, OFF_X87_STATUS, OFF_X87_TAGS, PF, SF, ZF};
 use vkernel_semantics::backend::{Backend, Flow, W};
-use vkernel_semantics::operand::{address, write_reg};
+use vkernel_semantics::operand::{address, op_width, write_reg};
 use vkernel_semantics::x87_values::{condition, form};
 use wasm_encoder::BlockType;
 
@@ -51,7 +51,7 @@ impl Lift<'_> {
             }
             M::Fld if memory => {
                 let a = address(self, i);
-                let w = if f == 0xd900 { W::B4 } else { W::B8 };
+                let w = op_width(i, 0);
                 let v = self.load(w, a)?;
                 self.x87_push_float(f, w, v);
             }
@@ -67,11 +67,7 @@ impl Lift<'_> {
             M::Fld1 => self.x87_push(V::Const(1 << 63), V::Const(0x3fff)),
             M::Fild => {
                 let a = address(self, i);
-                let w = match f {
-                    0xdf00 => W::B2,
-                    0xdb00 => W::B4,
-                    _ => W::B8,
-                };
+                let w = op_width(i, 0);
                 let v = self.load(w, a)?;
                 self.x87_push_integer(w, v);
             }
@@ -162,21 +158,11 @@ impl Lift<'_> {
                 self.sink().i32_const(f as i32).i64_const(0).call(X87);
                 let v = self.pop64();
                 let a = address(self, i);
-                let w = match i.memory_size().size() {
-                    2 => W::B2,
-                    4 => W::B4,
-                    _ => W::B8,
-                };
-                self.store(w, a, v)?;
+                self.store(op_width(i, 0), a, v)?;
             }
             _ if memory => {
                 let a = address(self, i);
-                let w = match i.memory_size().size() {
-                    2 => W::B2,
-                    4 => W::B4,
-                    _ => W::B8,
-                };
-                let v = self.load(w, a)?;
+                let v = self.load(op_width(i, 0), a)?;
                 self.sink().i32_const(f as i32);
                 self.push64(v);
                 self.sink().call(X87).drop();
@@ -190,13 +176,17 @@ impl Lift<'_> {
 
     /// Leaves the function when the control word unmasks an exception; once in a block.
     fn x87_only_masked(&mut self) {
-        if self.locals.x87_masked {
-            return;
+        if !self.x87_masked {
+            self.sink().i32_const(0).i32_load16_u(state_arg(OFF_X87_CONTROL, 1));
+            self.x87_bail_unless_masked();
+            self.x87_masked = true;
         }
-        self.sink().i32_const(0).i32_load16_u(state_arg(OFF_X87_CONTROL, 1));
+    }
+
+    /// The control word is on the stack.
+    fn x87_bail_unless_masked(&mut self) {
         self.sink().i32_const(0x3f).i32_and().i32_const(0x3f).i32_ne();
         self.x87_bail_if();
-        self.locals.x87_masked = true;
     }
 
     /// The condition is on the stack.
@@ -209,8 +199,7 @@ impl Lift<'_> {
     /// FLDCW: bit 6 is always set, bits 7 and 13–15 never.
     fn x87_control(&mut self, v: V) {
         self.push32(v);
-        self.sink().i32_const(0x3f).i32_and().i32_const(0x3f).i32_ne();
-        self.x87_bail_if();
+        self.x87_bail_unless_masked();
         self.sink().i32_const(0);
         self.push32(v);
         self.sink().i32_const(0x1f7f).i32_and().i32_const(0x40).i32_or();

@@ -9,7 +9,7 @@ use crate::discover::{Block, Function};
 use crate::structure;
 use crate::summaries::Summaries;
 use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 use std::collections::{BTreeSet, HashMap};
 use vkernel_abi::state::{R8, R9, R10, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
@@ -141,10 +141,7 @@ impl<'a> Analysis<'a> {
         let jumps_to = |start: &u64| {
             let jump = f.blocks[start].instructions.last().expect("blocks are not empty").ip();
             match f.tables.get(&jump) {
-                Some(table) => {
-                    let targets: BTreeSet<usize> = table.targets.iter().map(|t| index[t]).collect();
-                    targets.into_iter().collect()
-                }
+                Some(t) => t.targets.iter().map(|t| index[t]).collect::<BTreeSet<_>>().into_iter().collect(),
                 None if f.labels.is_empty() => Vec::new(),
                 None => vec![starts.len()],
             }
@@ -162,7 +159,7 @@ impl<'a> Analysis<'a> {
                 infos[s].header |= number[s] <= number[n];
             }
         }
-        let switches = f.blocks.values().flat_map(|b| &b.instructions).any(switches_stack);
+        let switches = f.blocks.values().flat_map(|b| &b.instructions).any(usage::switches_stack);
         let mut a = Self { infos, index, order, returns: if switches { ALL_REGISTERS } else { ABI_RETURNS }, switches };
         a.spread_dirty();
         a
@@ -282,10 +279,15 @@ impl<'a> Analysis<'a> {
         self.infos[n].successors.iter().fold(0, |s, t| s | self.infos[*t].live_in)
     }
 
-    /// Whether a block goes to the dispatch node, which finds everything in the state: one with locals that
+    /// The dispatch node's number.
+    pub fn dispatch(&self) -> usize {
+        self.infos.len() - 1
+    }
+
+    /// Whether a block goes to that node, which finds everything in the state: one with locals that
     /// hundreds of jumps lead to costs a move of each local at every jump.
     pub fn dispatches(&self, info: &Info) -> bool {
-        info.kind == Kind::Indirect && info.successors.first() == Some(&(self.infos.len() - 1))
+        info.kind == Kind::Indirect && info.successors.first() == Some(&self.dispatch())
     }
 
     fn used_sets(&self, n: usize, live: &[Set]) -> Vec<Set> {
@@ -332,19 +334,6 @@ impl<'a> Analysis<'a> {
         sets.reverse();
         sets
     }
-}
-
-/// Whether an instruction takes the stack pointer from memory that is not the frame's: then RET is a
-/// jump to anywhere (setcontext, coroutine switches), with every register as an argument.
-fn switches_stack(i: &Instruction) -> bool {
-    let own = matches!(i.memory_base(), Register::RSP | Register::RBP | Register::RIP);
-    i.op0_kind() == OpKind::Register
-        && i.op0_register() == Register::RSP
-        && match i.mnemonic() {
-            Mnemonic::Mov => i.op1_kind() == OpKind::Memory && !own,
-            Mnemonic::Xchg | Mnemonic::Pop => true,
-            _ => false,
-        }
 }
 
 /// Live and used sets around the instructions of a block: before each, and at the end.

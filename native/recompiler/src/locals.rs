@@ -12,8 +12,6 @@ const TEMPS: u32 = XMM + 16;
 #[derive(Default)]
 pub struct Locals {
     temps: Vec<ValType>,
-    /// Within a block: the x87 control word is known to mask every exception (lift_x87.rs).
-    pub x87_masked: bool,
     free: [Vec<u32>; 5],
     used: [Vec<u32>; 5],
 }
@@ -64,7 +62,6 @@ impl Locals {
     }
     /// At the end of a block: its temporaries may be used again.
     pub fn release(&mut self) {
-        self.x87_masked = false;
         for kind in 0..self.used.len() {
             let used = std::mem::take(&mut self.used[kind]);
             self.free[kind].extend(used);

@@ -33,7 +33,8 @@ impl Program<'_> {
         decoded: &BTreeMap<u64, Instruction>,
         extent: &Extent,
     ) -> Table {
-        let bound = bound(jump, decoded);
+        let since = compared(jump, decoded);
+        let bound = since.and_then(|ja| bound(ja, jump, decoded));
         if jump.op0_kind() == OpKind::Memory && jump.memory_base() == Register::None {
             let found = self.entries(
                 jump.memory_displacement64(),
@@ -48,12 +49,8 @@ impl Program<'_> {
         }
         // Addresses that the last instructions before the jump make, in address order.
         let made = decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i);
-        let made: Vec<u64> = made
-            .filter(|i| i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP)
-            .map(Instruction::memory_displacement64)
-            .collect();
+        let made: Vec<u64> = made.filter_map(rip_address).collect();
         let read = read_by(jump, decoded);
-        let since = compared(jump, decoded);
         let mut all = Table::default();
         for &table in made.iter().filter(|t| !holds(extent, **t)) {
             for base in std::iter::once(table).chain(made.iter().copied().filter(|t| holds(extent, *t))) {
@@ -129,15 +126,9 @@ fn read_by(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<R
     (load.op1_kind() == OpKind::Memory
         && load.memory_index().is_gpr64()
         && load.memory_index_scale() == 4
-        && load.memory_displacement64() == 0
-        && made.mnemonic() == Mnemonic::Lea
-        && made.memory_base() == Register::RIP)
-        .then(|| Read {
-            table: made.memory_displacement64(),
-            index: (load.ip(), load.memory_index()),
-            base,
-            made: made.ip(),
-        })
+        && load.memory_displacement64() == 0)
+        .then_some(())?;
+    Some(Read { table: rip_address(made)?, index: (load.ip(), load.memory_index()), base, made: made.ip() })
 }
 
 /// Whether nothing in the function but `made` and the restoring POPs writes `base`.
@@ -152,17 +143,17 @@ fn compared(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<
 }
 
 fn made_since(decoded: &BTreeMap<u64, Instruction>, since: Option<u64>, jump: &Instruction, table: u64) -> bool {
-    let Some(since) = since else { return false };
-    let mut made = decoded
-        .range(since..jump.ip())
-        .filter(|(_, i)| i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP)
-        .map(|(_, i)| i.memory_displacement64());
-    made.any(|m| m == table)
+    since.is_some_and(|since| decoded.range(since..jump.ip()).any(|(_, i)| rip_address(i) == Some(table)))
 }
 
-/// How many entries the comparison before a jump allows: `cmp reg, N; ja elsewhere`.
-fn bound(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<u64> {
-    let (_, cmp) = decoded.range(..compared(jump, decoded)?).next_back()?;
+/// The address that a `lea r,[rip+n]` makes.
+pub fn rip_address(i: &Instruction) -> Option<u64> {
+    (i.mnemonic() == Mnemonic::Lea && i.memory_base() == Register::RIP).then(|| i.memory_displacement64())
+}
+
+/// How many entries the comparison before the `ja` of a jump allows: `cmp reg, N; ja elsewhere`.
+fn bound(ja: u64, jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<u64> {
+    let (_, cmp) = decoded.range(..ja).next_back()?;
     let immediate = matches!(
         cmp.code(),
         Code::Cmp_rm8_imm8
@@ -198,7 +189,7 @@ pub fn is_indexed(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> b
 /// The address that an instruction makes (LEA, or a constant).
 pub fn made(i: &Instruction) -> Option<u64> {
     match i.mnemonic() {
-        Mnemonic::Lea if i.memory_base() == Register::RIP => Some(i.memory_displacement64()),
+        Mnemonic::Lea => rip_address(i),
         Mnemonic::Mov | Mnemonic::Push => Some(i.immediate(i.op_count() - 1)).filter(|_| {
             matches!(i.op_kind(i.op_count() - 1), OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64)
         }),

@@ -1,7 +1,7 @@
 //! What each instruction reads and writes of the guest's registers and flags, found by running its
 //! semantics on a backend that only takes notes (liveness.rs has the data flow that follows).
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, RflagsBits};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
 use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use vkernel_semantics::operand::{address, is_memory};
@@ -99,6 +99,19 @@ fn stepped(i: &Instruction) -> Usage {
     u.reads |= u.may_write | flags(i.rflags_read());
     u.may_write |= flags(i.rflags_modified());
     u
+}
+
+/// Whether an instruction takes the stack pointer from memory that is not the frame's: then RET is a
+/// jump to anywhere (setcontext, coroutine switches), with every register as an argument.
+pub fn switches_stack(i: &Instruction) -> bool {
+    let own = matches!(i.memory_base(), Register::RSP | Register::RBP | Register::RIP);
+    i.op0_kind() == OpKind::Register
+        && i.op0_register() == Register::RSP
+        && match i.mnemonic() {
+            Mnemonic::Mov => i.op1_kind() == OpKind::Memory && !own,
+            Mnemonic::Xchg | Mnemonic::Pop => true,
+            _ => false,
+        }
 }
 
 impl Backend for Notes {

@@ -190,7 +190,7 @@ fn reasons() {
         Elf::parse(&b).err().unwrap_or_default()
     };
     assert!(with(18, 3, 2).contains("machine 3"));
-    assert!(with(4, 1, 1).contains("class") || !with(4, 1, 1).is_empty());
+    assert!(!with(4, 1, 1).is_empty());
     assert!(Elf::parse(&whole[..100]).is_err());
     let mut r = Rng(1);
     let file = small(&mut r, &whole);

@@ -260,14 +260,9 @@ fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             Ok(Some(Flow::Next))
         }
         M::Pextrb | M::Pextrw | M::Pextrd | M::Pextrq | M::Extractps => {
-            let (w, lanes) = match i.mnemonic() {
-                M::Pextrb => (W::B1, 15),
-                M::Pextrw => (W::B2, 7),
-                M::Pextrd | M::Extractps => (W::B4, 3),
-                _ => (W::B8, 1),
-            };
+            let (w, lane) = lane(i);
             let x = b.xmm(xmm_index(i.op1_register()));
-            let v = b.extract(w, x, i.immediate8() & lanes);
+            let v = b.extract(w, x, lane);
             if is_memory(i, 0) {
                 let a = address(b, i);
                 b.store(w, a, v)?;
@@ -277,12 +272,7 @@ fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             Ok(Some(Flow::Next))
         }
         M::Pinsrb | M::Pinsrw | M::Pinsrd | M::Pinsrq => {
-            let (w, lanes) = match i.mnemonic() {
-                M::Pinsrb => (W::B1, 15),
-                M::Pinsrw => (W::B2, 7),
-                M::Pinsrd => (W::B4, 3),
-                _ => (W::B8, 1),
-            };
+            let (w, lane) = lane(i);
             let v = if is_memory(i, 1) {
                 let a = address(b, i);
                 b.load(w, a)?
@@ -292,12 +282,24 @@ fn moves<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             };
             let d = xmm_index(i.op0_register());
             let x = b.xmm(d);
-            let r = b.replace(w, x, i.immediate8() & lanes, v);
+            let r = b.replace(w, x, lane, v);
             b.set_xmm(d, r);
             Ok(Some(Flow::Next))
         }
         _ => Ok(None),
     }
+}
+
+/// Width and number of the lane that PEXTR*, EXTRACTPS or PINSR* names.
+fn lane(i: &Instruction) -> (W, u8) {
+    use Mnemonic as M;
+    let w = match i.mnemonic() {
+        M::Pextrb | M::Pinsrb => W::B1,
+        M::Pextrw | M::Pinsrw => W::B2,
+        M::Pextrd | M::Pinsrd | M::Extractps => W::B4,
+        _ => W::B8,
+    };
+    (w, i.immediate8() & (16 / w.bytes() - 1) as u8)
 }
 
 /// Byte selectors for lanes of `bytes` bytes chosen by the fields of an immediate.

@@ -65,7 +65,7 @@ fn control(fx: &[u8; 512]) -> u16 {
     u16::from_le_bytes([fx[0], fx[1]])
 }
 
-fn status(fx: &[u8; 512]) -> u16 {
+pub fn status(fx: &[u8; 512]) -> u16 {
     u16::from_le_bytes([fx[2], fx[3]])
 }
 
@@ -74,7 +74,7 @@ pub fn pending(fx: &[u8; 512]) -> bool {
     status(fx) & !control(fx) & 0x3f != 0
 }
 
-fn top(fx: &[u8; 512]) -> usize {
+pub fn top(fx: &[u8; 512]) -> usize {
     usize::from(fx[3] >> 3 & 7)
 }
 

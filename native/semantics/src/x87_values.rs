@@ -67,17 +67,13 @@ const C1: u16 = 0x200;
 const EXCEPTIONS: u16 = 0x3f;
 const CONDITIONS: u16 = 0x4700;
 
-fn status(s: &CpuState) -> u16 {
-    u16::from_le_bytes([s.fx[2], s.fx[3]])
-}
-
 fn set_status(s: &mut CpuState, v: u16) {
     s.fx[2..4].copy_from_slice(&v.to_le_bytes());
 }
 
 /// Physical number of ST(n).
 fn physical(s: &CpuState, n: usize) -> usize {
-    (usize::from(status(s) >> 11) + n) & 7
+    (x87::top(&s.fx) + n) & 7
 }
 
 fn is_valid(s: &CpuState, r: usize) -> bool {
@@ -87,7 +83,7 @@ fn is_valid(s: &CpuState, r: usize) -> bool {
 fn pop(s: &mut CpuState) {
     let r = physical(s, 0);
     s.fx[4] &= !(1 << r);
-    let v = status(s);
+    let v = x87::status(&s.fx);
     set_status(s, v & !0x3800 | ((r as u16 + 1) & 7) << 11);
 }
 
@@ -192,7 +188,7 @@ fn arithmetic(s: &mut CpuState, form: u32, bits: u64) -> Option<()> {
     let mut a = [0u8; 16];
     a.copy_from_slice(&s.fx[32 + 16 * top..][..16]);
     let sw = binary(s, op, &source, &mut a, &b);
-    let v = status(s);
+    let v = x87::status(&s.fx);
     if matches!(op, 2 | 3) {
         set_status(s, v & !CONDITIONS | sw & (CONDITIONS | EXCEPTIONS));
     } else {
@@ -220,7 +216,7 @@ fn compare(s: &mut CpuState, form: u32) -> Option<u64> {
         };
     }
     let sw = if form & 0xf8 == 0xe8 { compared!("fucomi st, st(1)") } else { compared!("fcomi st, st(1)") };
-    let v = status(s);
+    let v = x87::status(&s.fx);
     set_status(s, v | sw & EXCEPTIONS);
     if form >> 8 == 0xdf {
         pop(s);
@@ -252,7 +248,7 @@ fn store(s: &mut CpuState, form: u32) -> Option<u64> {
         0xdd08 => stored!("fisttp qword ptr [{m}]"),
         _ => return None,
     };
-    let v = status(s);
+    let v = x87::status(&s.fx);
     set_status(s, v & !C1 | sw & (C1 | EXCEPTIONS));
     if !matches!(form, 0xd910 | 0xdd10 | 0xdf10 | 0xdb10) {
         pop(s);
@@ -272,7 +268,7 @@ fn unary(s: &mut CpuState, form: u32) -> Option<()> {
         0xd9fc => unit!(s, ["fld tbyte ptr [{p}]", "frndint", "fnstsw ax", "fstp tbyte ptr [{p}]"], p = in(reg) p),
         _ => return None,
     };
-    let v = status(s);
+    let v = x87::status(&s.fx);
     set_status(s, v & !C1 | sw & (C1 | EXCEPTIONS));
     Some(())
 }
