@@ -1,7 +1,7 @@
 //! clone(2) and clone3(2): which of their many flags are a thread, a fork or a vfork here.
 
 use crate::cpu::Thread;
-use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, Errno, SysResult};
+use crate::errno::{EFAULT, EINVAL, ENOSYS, EPERM, SysResult};
 use crate::thread::{fork, new_thread};
 use crate::{guest, process};
 
@@ -67,18 +67,7 @@ const CLONE_ARGS: usize = 11;
 /// clone3(2), as clone(2) of the same flags. Errors, in the order of kernel/fork.c: E2BIG and EINVAL of
 /// the size, EFAULT, then EINVAL of the arguments.
 pub fn clone3(t: &mut Thread, a: [u64; 6]) -> SysResult {
-    let size = a[1];
-    if size > 4096 {
-        return Err(Errno(libc::E2BIG));
-    }
-    if size < CLONE_ARGS_SIZE_VER0 {
-        return Err(EINVAL);
-    }
-    let mut bytes = vec![0u8; (size as usize).max(8 * CLONE_ARGS)];
-    guest::read_bytes(a[0], &mut bytes[..size as usize])?;
-    if bytes[8 * CLONE_ARGS..].iter().any(|b| *b != 0) {
-        return Err(Errno(libc::E2BIG));
-    }
+    let bytes = guest::read_struct(a[0], a[1], CLONE_ARGS_SIZE_VER0, 8 * CLONE_ARGS)?;
     let field = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("8 bytes"));
     let (flags, pidfd, child_tid, parent_tid) = (field(0), field(1), field(2), field(3));
     let (signal, stack, stack_size, tls) = (field(4), field(5), field(6), field(7));

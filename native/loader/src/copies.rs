@@ -26,7 +26,8 @@ fn what(fd: i32) -> Result<What, Errno> {
     if what == What::Path { Err(EBADF) } else { Ok(what) }
 }
 
-fn flags_of(fd: i32) -> Result<i32, Errno> {
+/// F_GETFL.
+pub fn flags_of(fd: i32) -> Result<i32, Errno> {
     // SAFETY: integers only.
     Ok(unsafe { host::call(libc::SYS_fcntl, [fd as u64, libc::F_GETFL as u64, 0, 0, 0, 0]) }? as i32)
 }

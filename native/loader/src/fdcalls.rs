@@ -49,11 +49,7 @@ pub fn hint(nr: i64, a: [u64; 6]) -> SysResult {
         libc::SYS_fadvise64 if a[2] as i64 >= 0 && a[3] <= 5 => Ok(0),
         libc::SYS_fadvise64 => Err(EINVAL),
         libc::SYS_readahead if kind.what == What::Directory || !node => Err(EINVAL),
-        libc::SYS_readahead => {
-            // SAFETY: integers only.
-            let flags = unsafe { host::call(libc::SYS_fcntl, [a[0], libc::F_GETFL as u64, 0, 0, 0, 0]) }?;
-            if flags & 3 == i64::from(libc::O_WRONLY) { Err(EBADF) } else { Ok(0) }
-        }
+        libc::SYS_readahead if copies::flags_of(fd)? & libc::O_ACCMODE == libc::O_WRONLY => Err(EBADF),
         _ => Ok(0),
     }
 }

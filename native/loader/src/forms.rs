@@ -1,6 +1,6 @@
 //! The forms of one call: legacy path calls become their *at form, openat2 becomes openat.
 
-use crate::errno::{E2BIG, EINVAL, Errno};
+use crate::errno::{EINVAL, Errno};
 use crate::guest;
 
 const CWD: u64 = libc::AT_FDCWD as u64;
@@ -48,17 +48,7 @@ const RESOLVE: u64 = 0x3f;
 /// struct open_how. Errors, in the order of fs/open.c: EINVAL and E2BIG of the size, EFAULT, then
 /// build_open_flags'.
 fn open_how(at: u64, size: u64) -> Result<[u64; 3], Errno> {
-    if size < 24 {
-        return Err(EINVAL);
-    }
-    if size > 4096 {
-        return Err(E2BIG);
-    }
-    let mut bytes = vec![0u8; size as usize];
-    guest::read_bytes(at, &mut bytes)?;
-    if bytes[24..].iter().any(|b| *b != 0) {
-        return Err(E2BIG);
-    }
+    let bytes = guest::read_struct(at, size, 24, 24)?;
     let how = [0, 8, 16].map(|n| u64::from_le_bytes(bytes[n..n + 8].try_into().expect("8 bytes")));
     let [flags, mode, resolve] = how;
     let scoped = RESOLVE_BENEATH | RESOLVE_IN_ROOT;

@@ -1,7 +1,8 @@
 //! Guest memory as the loader sees it: fault-safe copies, and ranges turned into host pointers.
-//! Guest address = offset in the region; a range that leaves the 4 GiB region is EFAULT.
+//! Guest address = offset in the region; a range that leaves the 4 GiB region is EFAULT here, and faults in the
+//! kernel (`range`).
 
-use crate::errno::{EFAULT, ENAMETOOLONG, Errno};
+use crate::errno::{E2BIG, EFAULT, EINVAL, ENAMETOOLONG, Errno};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vkernel_abi::region::REGION_SIZE;
@@ -95,27 +96,14 @@ pub fn write<T: Plain>(addr: u64, v: &T) -> Result<(), Errno> {
 
 /// A NUL-terminated string of at most `max` bytes, NUL not included.
 pub fn read_cstr(addr: u64, max: usize) -> Result<Vec<u8>, Errno> {
-    let mut out = Vec::new();
-    let mut at = addr;
-    loop {
-        // Page by page, so that a string that ends just before an unmapped page is read.
-        let n = (4096 - (at & 4095) as usize).min(256);
-        let mut chunk = [0u8; 256];
-        read_bytes(at, &mut chunk[..n])?;
-        if let Some(end) = chunk[..n].iter().position(|&b| b == 0) {
-            out.extend_from_slice(&chunk[..end]);
-            return if out.len() > max { Err(ENAMETOOLONG) } else { Ok(out) };
-        }
-        out.extend_from_slice(&chunk[..n]);
-        if out.len() > max {
-            return Err(ENAMETOOLONG);
-        }
-        at += n as u64;
-    }
+    let mut out = vec![0; max + 1];
+    let n = read_cstr_into(addr, &mut out)?;
+    out.truncate(n);
+    Ok(out)
 }
 
-/// A path argument in a buffer of PATH_MAX bytes; returns its length.
-pub fn read_path_into(addr: u64, to: &mut [u8; 4096]) -> Result<usize, Errno> {
+/// The same into a buffer that has room for the NUL; returns its length.
+pub fn read_cstr_into(addr: u64, to: &mut [u8]) -> Result<usize, Errno> {
     let mut done = 0;
     while done < to.len() {
         // Short pieces first, and never across a page, so that a string that ends just before an
@@ -129,6 +117,21 @@ pub fn read_path_into(addr: u64, to: &mut [u8; 4096]) -> Result<usize, Errno> {
         done += n;
     }
     Err(ENAMETOOLONG)
+}
+
+/// A structure that grows with Linux's versions (copy_struct_from_user): `size` bytes of it, with zeros up
+/// to the `known` ones. Errors: EINVAL below `least` bytes, E2BIG beyond a page or when what is not
+/// known is not zero, EFAULT.
+pub fn read_struct(addr: u64, size: u64, least: u64, known: usize) -> Result<Vec<u8>, Errno> {
+    if size < least {
+        return Err(EINVAL);
+    }
+    if size > 4096 {
+        return Err(E2BIG);
+    }
+    let mut bytes = vec![0; known.max(size as usize)];
+    read_bytes(addr, &mut bytes[..size as usize])?;
+    if bytes[known..].iter().any(|b| *b != 0) { Err(E2BIG) } else { Ok(bytes) }
 }
 
 /// A path argument (PATH_MAX counts the NUL).

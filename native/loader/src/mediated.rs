@@ -10,9 +10,6 @@ use crate::{fdpath, fifo, guest, host, image, process};
 use vkernel_abi::generated::ring as abi;
 use vkernel_abi::syscall::{Arg, Dir, Len};
 
-/// A request that is no system call: a line for the audit log.
-const REPORT: u32 = abi::CALL_REPORT;
-
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 /// What F_GETFL shows of every file a 64-bit program opens.
 const O_LARGEFILE: u32 = 0x8000;
@@ -61,11 +58,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
         libc::SYS_chdir => {
             let r = request(t, nr, a)?;
             let node = r.ret? as u32;
-            let nid = r.window.get(0, 8);
-            let mut fs = process::fs();
-            fs.cwd = node;
-            fs.cwd_nid = u64::from_le_bytes(nid.try_into().expect("8 bytes"));
-            return Ok(0);
+            return enter(node, &r);
         }
         libc::SYS_fchdir => {
             let fd = a[0] as i32;
@@ -76,11 +69,7 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             }
             let r = request(t, nr, a)?;
             r.ret?;
-            let nid = r.window.get(0, 8);
-            let mut fs = process::fs();
-            fs.cwd = node;
-            fs.cwd_nid = u64::from_le_bytes(nid.try_into().expect("8 bytes"));
-            return Ok(0);
+            return enter(node, &r);
         }
         libc::SYS_utime | libc::SYS_utimes | libc::SYS_futimesat => return times(t, nr, a),
         libc::SYS_fgetxattr
@@ -103,6 +92,14 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
         _ => {}
     }
     request(t, nr, a)?.ret
+}
+
+/// The daemon has changed the working directory to `node`; its reply has the nid.
+fn enter(node: u32, reply: &Reply) -> SysResult {
+    let nid = u64::from_le_bytes(reply.window.get(0, 8).try_into().expect("8 bytes"));
+    let mut fs = process::fs();
+    (fs.cwd, fs.cwd_nid) = (node, nid);
+    Ok(0)
 }
 
 fn is_empty(path: u64) -> Result<bool, Errno> {
@@ -416,7 +413,7 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
         }
         abi::GRANT_LOADER => {
             let text = process::mm().maps();
-            let fd = memory_file(c"maps", &text)?;
+            let fd = memory_file(c"maps", &text, 0)?;
             process::files().set_host(fd, node);
             if cloexec {
                 // SAFETY: our own new descriptor.
@@ -449,11 +446,11 @@ pub fn install_image(o: Opened, flags: i32) -> SysResult {
     Ok(i64::from(fd))
 }
 
-/// A read-only file of generated text.
-fn memory_file(name: &std::ffi::CStr, text: &[u8]) -> Result<i32, Errno> {
+/// A memory file of these bytes, at its beginning. Errors: EMFILE, EIO.
+pub fn memory_file(name: &std::ffi::CStr, text: &[u8], flags: u32) -> Result<i32, Errno> {
     // SAFETY: creates, fills and rewinds a memfd of our own.
     unsafe {
-        let fd = libc::memfd_create(name.as_ptr(), 0);
+        let fd = libc::memfd_create(name.as_ptr(), flags);
         if fd < 0 {
             return Err(crate::errno::EMFILE);
         }
@@ -489,7 +486,7 @@ pub fn report(t: &mut Thread, text: &str) {
     if let Ok(mut w) = ring::window(t)
         && let Some(p) = w.put(&text.as_bytes()[..text.len().min(512)])
     {
-        let _ = ring::call(t, REPORT, [p, 0, 0, 0, 0, 0], w);
+        let _ = ring::call(t, abi::CALL_REPORT, [p, 0, 0, 0, 0, 0], w);
     }
 }
 

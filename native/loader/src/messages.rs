@@ -2,8 +2,7 @@
 
 use crate::cpu::Thread;
 use crate::errno::{EINVAL, SysResult};
-use crate::files::{Files, What};
-use crate::{guest, netcalls, process};
+use crate::{guest, netcalls};
 
 const UIO_MAXIOV: u64 = 1024;
 /// struct mmsghdr.
@@ -18,7 +17,7 @@ fn send(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let mut done = 0;
     while done < (a[2] & 0xffff_ffff).min(UIO_MAXIOV) {
         let at = a[1] + SIZE * done;
-        let sent = netcalls::message(t, libc::SYS_sendmsg, [a[0], at, a[3], 0, 0, 0])
+        let sent = netcalls::dispatch(t, libc::SYS_sendmsg, [a[0], at, a[3], 0, 0, 0])
             .and_then(|n| guest::write(at + 56, &(n as u32)));
         match sent {
             Ok(()) => done += 1,
@@ -47,7 +46,7 @@ fn receive(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let (mut done, mut flags) = (0, a[3]);
     while done < (a[2] & 0xffff_ffff) {
         let at = a[1] + SIZE * done;
-        let got = netcalls::message(t, libc::SYS_recvmsg, [a[0], at, flags & !MSG_WAITFORONE, 0, 0, 0])
+        let got = netcalls::dispatch(t, libc::SYS_recvmsg, [a[0], at, flags & !MSG_WAITFORONE, 0, 0, 0])
             .and_then(|n| guest::write(at + 56, &(n as u32)));
         match got {
             Ok(()) => done += 1,
@@ -70,13 +69,4 @@ fn receive(t: &mut Thread, a: [u64; 6]) -> SysResult {
         }
     }
     Ok(done as i64)
-}
-
-/// EBADF and ENOTSOCK of the descriptor.
-pub fn check_socket(fd: i32) -> Result<(), crate::errno::Errno> {
-    match process::files().kind(Files::check(fd)?).what {
-        What::Host => Ok(()),
-        What::Path => Err(crate::errno::EBADF),
-        _ => Err(crate::errno::Errno(libc::ENOTSOCK)),
-    }
 }

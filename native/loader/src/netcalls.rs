@@ -228,8 +228,7 @@ fn loopback6(a: &[u8]) -> bool {
 }
 
 /// sendmsg and recvmsg: the header, vectors and control data are rebuilt with host addresses.
-pub fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
-    crate::messages::check_socket(a[0] as i32)?;
+fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
     let Ok([name, name_len, iov, iov_len, control, control_len, flags]) = guest::read::<[u64; 7]>(a[1]) else {
         // SAFETY: the kernel says what is wrong with the descriptor, or that the address is bad.
         return unsafe { host::call(nr, [a[0], guest::BAD, a[2], 0, 0, 0]) };

@@ -129,11 +129,8 @@ pub fn capabilities(nr: i64, a: [u64; 6]) -> SysResult {
 }
 
 const PR_GET_THP_DISABLE: i32 = 42;
-const PR_GET_AUXV: i32 = 0x4155_5856;
 const PR_GET_MDWE: i32 = 66;
-const PR_SET_PTRACER: i32 = 0x5961_6d61;
 const PR_GET_TSC: i32 = 25;
-const PR_GET_FPEMU_LIKE: [i32; 4] = [9, 10, 11, 12];
 
 pub fn prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     // SAFETY: integers, or checked 16-byte buffers.
@@ -141,9 +138,7 @@ pub fn prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     let zero = |from: usize| if a[from..5].iter().all(|v| *v == 0) { Ok(()) } else { Err(EINVAL) };
     match a[0] as i32 {
         libc::PR_SET_NAME => {
-            let mut name = [0u8; 16];
-            let n = name_at(a[1], &mut name)?;
-            name[n.min(15)..].fill(0);
+            let name = name_at(a[1])?;
             plain([a[0], name.as_ptr() as u64, 0, 0, 0, 0])
         }
         libc::PR_GET_NAME => plain([a[0], guest::range(a[1], 16), 0, 0, 0, 0]),
@@ -217,36 +212,27 @@ pub fn prctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         libc::PR_SET_TIMERSLACK | libc::PR_GET_TIMERSLACK => plain(a),
         libc::PR_GET_TID_ADDRESS => guest::write(a[1], &t.clear_child_tid).map(|()| 0),
         libc::PR_GET_TIMING => Ok(0),
-        libc::PR_SET_TIMING => {
-            if a[1] == 0 {
-                Ok(0)
-            } else {
-                Err(EINVAL)
-            }
-        }
+        libc::PR_SET_TIMING if a[1] == 0 => Ok(0),
         PR_GET_TSC => guest::write(a[1], &1u32).map(|()| 0),
         PR_GET_THP_DISABLE => zero(1).map(|()| 0),
         libc::PR_MCE_KILL_GET => zero(1).map(|()| 2),
         PR_GET_MDWE => zero(1).map(|()| 0),
-        PR_SET_PTRACER => Err(EINVAL),
-        PR_GET_AUXV => Err(EINVAL),
         libc::PR_SET_MM => Err(EPERM),
         libc::PR_SET_SECCOMP => Err(EACCES),
-        n if PR_GET_FPEMU_LIKE.contains(&n) => Err(EINVAL),
         _ => Err(EINVAL),
     }
 }
 
 /// A thread's new name: at most 15 bytes are looked at (prctl(2) PR_SET_NAME).
-fn name_at(addr: u64, name: &mut [u8; 16]) -> Result<usize, crate::errno::Errno> {
-    for n in 0..15 {
-        let c: u8 = guest::read(addr.checked_add(n as u64).ok_or(EFAULT)?)?;
-        if c == 0 {
-            return Ok(n);
+fn name_at(addr: u64) -> Result<[u8; 16], crate::errno::Errno> {
+    let mut name = [0; 16];
+    for (n, to) in name[..15].iter_mut().enumerate() {
+        *to = guest::read(addr.checked_add(n as u64).ok_or(EFAULT)?)?;
+        if *to == 0 {
+            break;
         }
-        name[n] = c;
     }
-    Ok(15)
+    Ok(name)
 }
 
 /// personality(2): Linux's own and PER_LINUX32, as container engines allow; asked with all ones.

@@ -1,10 +1,9 @@
 //! Descriptors in messages (SCM_RIGHTS). Hidden ones are not passed on. An image file is the image
 //! itself to the host, so what travels in its place is a sealed copy of its bytes.
 
-use crate::direct;
-use crate::errno::{EINVAL, EMFILE, EOPNOTSUPP, Errno};
+use crate::errno::{EINVAL, EIO, ENOMEM, EOPNOTSUPP, Errno};
 use crate::files::{Files, What};
-use crate::{guest, process};
+use crate::{direct, guest, mediated, process};
 
 /// Control data with host descriptors in it; what was made for it is closed with it.
 pub struct Passed {
@@ -33,26 +32,15 @@ fn copy_of_image(fd: i32) -> Result<i32, Errno> {
     if bytes.len() > LARGEST {
         return Err(EOPNOTSUPP);
     }
-    // SAFETY: creates, fills, seals and positions a memfd of our own.
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let copy = mediated::memory_file(c"image", bytes, flags).map_err(|e| if e == EIO { ENOMEM } else { e })?;
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: seals and positions the memfd.
     unsafe {
-        let copy = libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-        if copy < 0 {
-            return Err(EMFILE);
-        }
-        let mut done = 0;
-        while done < bytes.len() {
-            let n = libc::write(copy, bytes[done..].as_ptr().cast(), bytes.len() - done);
-            if n <= 0 {
-                libc::close(copy);
-                return Err(crate::errno::ENOMEM);
-            }
-            done += n as usize;
-        }
-        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
         libc::fcntl(copy, libc::F_ADD_SEALS, seals);
         libc::lseek(copy, at as i64, libc::SEEK_SET);
-        Ok(copy)
     }
+    Ok(copy)
 }
 
 /// The guest's control data with every descriptor checked. None: it is not whole memory of the guest's,

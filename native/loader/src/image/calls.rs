@@ -31,7 +31,7 @@ fn answer(nr: u32, a: [u64; 6]) -> Option<SysResult> {
         libc::SYS_stat => stat(&still, CWD, a[0], a[1], 0),
         libc::SYS_lstat => stat(&still, CWD, a[0], a[1], NOFOLLOW),
         libc::SYS_newfstatat => stat(&still, at, a[1], a[2], a[3] as i32),
-        libc::SYS_fstat => stat_open(at, a[1]),
+        libc::SYS_fstat => open_inode(at).map(|i| write_stat(&i, a[1])),
         libc::SYS_statx => statx(&still, a),
         libc::SYS_open => open(&still, CWD, a[0], a[1] as i32),
         libc::SYS_openat => open(&still, at, a[1], a[2] as i32),
@@ -48,7 +48,7 @@ fn answer(nr: u32, a: [u64; 6]) -> Option<SysResult> {
 /// The inode at (dirfd, path), or why there is none. `None`: an empty path, or one that only the daemon can walk.
 fn find(at: i32, path: u64, follow: bool) -> Option<Result<Found, Errno>> {
     let mut text = [0u8; 4096];
-    let path = match guest::read_path_into(path, &mut text) {
+    let path = match guest::read_cstr_into(path, &mut text) {
         Ok(n) => &text[..n],
         Err(e) => return Some(Err(e)),
     };
@@ -72,10 +72,15 @@ fn directory(fd: i32) -> Option<u64> {
     files.description(fd).map(|d| d.nid.load(Ordering::Relaxed)).filter(|nid| *nid != 0)
 }
 
-/// Regular files, directories and links whose metadata are the image's.
+/// Regular files, directories and links: what else there is has another file system's rules.
+fn plain(i: &Inode) -> Option<()> {
+    matches!(i.kind(), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK).then_some(())
+}
+
+/// Those whose metadata are the image's.
 fn untouched(i: &Inode) -> Option<()> {
-    let plain = matches!(i.kind(), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK);
-    (plain && !overridden::is(i.nid, CHANGED | COVERED)).then_some(())
+    plain(i)?;
+    (!overridden::is(i.nid, CHANGED | COVERED)).then_some(())
 }
 
 /// (size, blocks) as stat(2) shows them.
@@ -117,14 +122,21 @@ fn stat(still: &dyn Fn() -> bool, at: i32, path: u64, buf: u64, flags: i32) -> O
     if flags & !(NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH) != 0 {
         return None;
     }
+    metadata(still, at, path, buf, flags, write_stat)
+}
+
+type Write = fn(&Inode, u64) -> SysResult;
+
+/// What `write` tells of an untouched inode.
+fn metadata(still: &dyn Fn() -> bool, at: i32, path: u64, buf: u64, flags: i32, write: Write) -> Option<SysResult> {
     if flags & libc::AT_EMPTY_PATH != 0 && at >= 0 && guest::read::<u8>(path) == Ok(0) {
-        return stat_open(at, buf);
+        return open_inode(at).map(|i| write(&i, buf));
     }
     let found = find(at, path, flags & NOFOLLOW == 0)?;
     if let Ok(found) = &found {
         untouched(&found.inode)?;
     }
-    still().then(|| write_stat(&found?.inode, buf))
+    still().then(|| write(&found?.inode, buf))
 }
 
 /// The inode behind a descriptor of an image file or directory, untouched.
@@ -138,10 +150,6 @@ fn open_inode(fd: i32) -> Option<Inode<'static>> {
     let i = erofs::inode(super::get().erofs, nid)?;
     untouched(&i)?;
     Some(i)
-}
-
-fn stat_open(fd: i32, buf: u64) -> Option<SysResult> {
-    open_inode(fd).map(|i| write_stat(&i, buf))
 }
 
 /// struct statx up to stx_dev_minor, as 32-bit words.
@@ -179,14 +187,7 @@ fn statx(still: &dyn Fn() -> bool, a: [u64; 6]) -> Option<SysResult> {
     {
         return None;
     }
-    if flags & libc::AT_EMPTY_PATH != 0 && at >= 0 && guest::read::<u8>(path) == Ok(0) {
-        return open_inode(at).map(|i| write_statx(&i, buf));
-    }
-    let found = find(at, path, flags & NOFOLLOW == 0)?;
-    if let Ok(found) = &found {
-        untouched(&found.inode)?;
-    }
-    still().then(|| write_statx(&found?.inode, buf))
+    metadata(still, at, path, buf, flags, write_statx)
 }
 
 /// Flags that an open for reading only may have; with any other it is the daemon's.
@@ -245,10 +246,8 @@ fn access(still: &dyn Fn() -> bool, at: i32, path: u64, mode: i32, flags: i32) -
         return None;
     }
     let found = find(at, path, flags & NOFOLLOW == 0)?;
-    if let Ok(found) = &found
-        && !matches!(found.inode.kind(), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)
-    {
-        return None;
+    if let Ok(found) = &found {
+        plain(&found.inode)?;
     }
     still().then(|| {
         let i = found?.inode;
