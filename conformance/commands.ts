@@ -4,18 +4,17 @@
  *
  *   node conformance/commands.ts --rootfs DIR --image DIR [--cases commands|services] [--only TEXT] [--jobs N]
  */
-import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { overlaid, run, type Ended } from './native.ts'
+import { readExpected } from './report.ts'
 
 interface Case { readonly file: string; readonly title: string; readonly text: string }
-interface Result { readonly stdout: string; readonly stderr: string; readonly status: string }
 
 const here = import.meta.dirname
 const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
-const TIMEOUT_MS = 180_000
+const SECONDS = 180
 
 /** What the native side's namespaces are: alone with one user, or with all users of /etc/passwd, as services need (root only). */
 const ONE_USER = ['--unshare-all', '--uid', '0', '--gid', '0']
@@ -30,59 +29,21 @@ export function readCases(suite = 'commands'): Case[] {
     }))
 }
 
-/** Known failures: `[[known]]` tables with case and reason. A pass of one is an error. */
-function readExpected(): Map<string, string> {
-  const out = new Map<string, string>()
-  for (const m of readFileSync(join(here, 'expect.toml'), 'utf8').matchAll(/^\[\[known\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)) out.set(m[1]!, m[2]!)
-  return out
-}
+/** The command in the root file system itself. */
+export const native = (rootfs: string, text: string, users = ONE_USER): Promise<Ended> => overlaid(rootfs, [
+  '--dir', '/tmp/case', '--chdir', '/tmp/case', ...users, '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
+  ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
+], SECONDS)
 
-function run(command: string, args: string[]): Promise<Result> {
-  return new Promise((done) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-    let stdout = '', stderr = '', late = false
-    child.stdout.setEncoding('latin1').on('data', (d: string) => { stdout += d })
-    child.stderr.setEncoding('latin1').on('data', (d: string) => { stderr += d })
-    const timer = setTimeout(() => { late = true; child.kill('SIGTERM'); setTimeout(() => child.kill('SIGKILL'), 2000) }, TIMEOUT_MS)
-    child.on('close', (code, signal) => {
-      clearTimeout(timer)
-      done({ stdout, stderr, status: late ? 'timeout' : String(code ?? signal) })
-    })
-  })
-}
-
-/**
- * The command in the root file system itself: an overlay that is thrown away, so that directories,
- * modes and errors are those of a real root and nothing of it changes.
- */
-export async function native(rootfs: string, text: string, users = ONE_USER): Promise<Result> {
-  const dir = mkdtempSync(join(tmpdir(), 'vkernel-native-'))
-  try {
-    const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => {
-      mkdirSync(join(dir, name), { mode: 0o755 })
-      return join(dir, name)
-    })
-    const mount = `mount -t overlay overlay -o lowerdir="$1",upperdir="$2",workdir="$3" "$4" && shift 3 && exec bwrap --bind "$@"`
-    return await run('unshare', [
-      ...(process.getuid!() === 0 ? [] : ['--map-root-user']), '--mount', 'sh', '-c', mount, 'sh', rootfs, upper!, work!, merged!,
-      '/', '--dev', '/dev', '--proc', '/proc', '--dir', '/tmp/case', '--chdir', '/tmp/case',
-      ...users, '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
-      ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
-    ])
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
-  }
-}
-
-export const contained = (image: string, text: string): Promise<Result> => run(join(here, '../bin/recompiler'), [
+export const contained = (image: string, text: string): Promise<Ended> => run(join(here, '../bin/recompiler'), [
   'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, '/bin/bash', '-c', text,
-])
+], SECONDS)
 
 const shown = (s: string): string => JSON.stringify(s.length > 600 ? `${s.slice(0, 300)} … ${s.slice(-300)}` : s)
 
 /** Runs the cases; the last line of output is `N passed, N failed`. Returns the exit status. */
 export async function runCommands(rootfs: string, image: string, suite: string, only: string | undefined, jobs: number): Promise<number> {
-  const expected = readExpected()
+  const expected = readExpected('known')
   const cases = readCases(suite).filter((c) => !only || `${c.file} ${c.title}`.includes(only))
   let passed = 0, failed = 0, next = 0
   const worker = async (): Promise<void> => {

@@ -6,11 +6,10 @@ import { table } from '../src/syscalls/table/index.ts'
 /** One case: `wrong` says why it fails; `known`: the reason of a difference that is expected. */
 export interface Result { readonly title: string; readonly program: string; readonly call: string; readonly wrong: string | undefined; readonly known?: string }
 
-/** `[[differs]]` tables of expect.toml: case and reason. */
-export function readExpected(): Map<string, string> {
-  const out = new Map<string, string>()
-  for (const m of readFileSync(join(import.meta.dirname, 'expect.toml'), 'utf8').matchAll(/^\[\[differs\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)) out.set(m[1]!, m[2]!)
-  return out
+/** The tables of one kind in expect.toml: reasons by case. */
+export function readExpected(kind: 'known' | 'differs'): Map<string, string> {
+  const text = readFileSync(join(import.meta.dirname, 'expect.toml'), 'utf8')
+  return new Map([...text.matchAll(/^\[\[(\w+)\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)].filter((m) => m[1] === kind).map((m) => [m[2]!, m[3]!]))
 }
 
 /** The table calls × cases × result. */

@@ -11,64 +11,41 @@
  * Native is this host's kernel as a container has it: namespaces of its own, an overlay as root, the
  * capabilities that container engines leave.
  */
-import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { makeImage } from '../scripts/images.ts'
 import { digestOf, root } from '../scripts/stamp.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import { CALLS_ROOT, makeCalls, parse, type Outcome } from './calls.ts'
+import { overlaid, run, type Ended } from './native.ts'
 import { probesC } from './probes.ts'
 import { readExpected, report, type Result } from './report.ts'
 
-const TIMEOUT_MS = 240_000
+const SECONDS = 240
 const DOC = join(root, 'docs/conformance.md')
 
 /** The OCI default set, which container engines leave to root. */
 const CAPABILITIES = ['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE']
 
-function run(command: string, args: readonly string[]): Promise<string> {
-  return new Promise((done, failed) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-    let out = '', err = ''
-    child.stdout.setEncoding('latin1').on('data', (d: string) => { out += d })
-    child.stderr.setEncoding('latin1').on('data', (d: string) => { err += d })
-    const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS)
-    child.on('error', failed)
-    child.on('close', (code, signal) => {
-      clearTimeout(timer)
-      if (code === 0 && err === '') done(out)
-      else failed(new Error(`${command} ended with ${signal ?? code}: ${err}${out.slice(-2000)}`))
-    })
-  })
+/** What a run of the programs has said. Errors: it did not end well, or said something on standard error. */
+function said(what: string, { stdout, stderr, status }: Ended): Outcome {
+  if (status !== '0' || stderr !== '') throw new Error(`${what} ended with ${status}: ${stderr}${stdout.slice(-2000)}`)
+  return parse(stdout)
 }
 
-async function native(args: readonly string[]): Promise<Outcome> {
-  const dir = mkdtempSync(join(tmpdir(), 'vkernel-native-'))
-  try {
-    const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => {
-      mkdirSync(join(dir, name), { mode: 0o755 })
-      return join(dir, name)
-    })
-    const mount = `mount -t overlay overlay -o lowerdir="$1",upperdir="$2",workdir="$3" "$4" && shift 3 && exec setpriv --groups=0 bwrap --bind "$@"`
-    return parse(await run('unshare', [
-      '--mount', 'sh', '-c', mount, 'sh', CALLS_ROOT, upper!, work!, merged!, '/', '--dev', '/dev', '--proc', '/proc', '--dir', '/tmp/calls', '--chdir', '/tmp',
-      '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup', '--cap-drop', 'ALL', ...CAPABILITIES.flatMap((c) => ['--cap-add', `CAP_${c}`]),
-      '--die-with-parent', '--new-session', '--clearenv', '/bin/calls', '--all', '/tmp/calls', ...args,
-    ]))
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
-  }
-}
+const native = async (args: readonly string[]): Promise<Outcome> => said('the native run', await overlaid(CALLS_ROOT, [
+  '--dir', '/tmp/calls', '--chdir', '/tmp',
+  '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup', '--cap-drop', 'ALL', ...CAPABILITIES.flatMap((c) => ['--cap-add', `CAP_${c}`]),
+  '--die-with-parent', '--new-session', '--clearenv', '/bin/calls', '--all', '/tmp/calls', ...args,
+], SECONDS, 'setpriv --groups=0'))
 
-const contained = async (image: string, args: readonly string[]): Promise<Outcome> =>
-  parse(await run(join(root, 'bin/recompiler'), ['run', '--rm', '-w', '/tmp/calls', image, '/bin/calls', '--all', '/tmp/calls', ...args]))
+const contained = async (image: string, args: readonly string[]): Promise<Outcome> => said('the container', await run(
+  join(root, 'bin/recompiler'), ['run', '--rm', '-w', '/tmp/calls', image, '/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))
 
 /** Compares the two; every line that is not "ok" is a failure. */
 function compare(linux: Outcome, ours: Outcome, whole: boolean): Result[] {
-  const expected = readExpected()
+  const expected = readExpected('differs')
   const results: Result[] = []
   const add = (title: string, program: string, call: string, wrong: string | undefined, known?: string): void => {
     results.push({ title, program, call, wrong, ...(known === undefined ? {} : { known }) })

@@ -3,12 +3,12 @@
  * container, and each one's output and exit status are compared. Starting once is what makes hundreds
  * of small programs affordable.
  */
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { cacheDirectory } from '../../src/cli/build.ts'
 import { client, root, TestDaemon } from '../../src/daemon/testing.ts'
+import { run } from '../native.ts'
 
 /** Natively a program gets this long; ours gets it `SLOWER` times. */
 const SECONDS = 5
@@ -21,27 +21,10 @@ for p; do echo "== $p"; timeout -s KILL "$seconds" "$p" 2>&1 </dev/null; s=$?; e
 
 export const keys = join(root, 'build/test-images/keys')
 
-export interface Ended { readonly output: string; readonly status: number | NodeJS.Signals | null }
-
-/** Runs a command to its end, or kills it. */
-export function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}, seconds = 600): Promise<Ended> {
-  return new Promise((done, failed) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
-    let output = ''
-    const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000)
-    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('latin1').on('data', (text: string) => { output += text })
-    child.on('error', failed)
-    child.on('close', (code, signal) => {
-      clearTimeout(timer)
-      done({ output, status: code ?? signal })
-    })
-  })
-}
-
-/** As `run`, but throws what it said when it fails. */
+/** Runs a command, and throws what it said when it fails. */
 export async function must(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<void> {
-  const r = await run(command, args, env)
-  if (r.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${r.status}\n${r.output}`)
+  const r = await run(command, args, 600, env)
+  if (r.status !== '0') throw new Error(`${command} ${args.join(' ')}: ${r.status}\n${r.stdout}${r.stderr}`)
 }
 
 /** Runs `work` on every item, two at a time. */
@@ -64,15 +47,15 @@ function split(output: string, programs: readonly string[]): (string | undefined
 }
 
 export async function natively(programs: readonly string[]): Promise<(string | undefined)[]> {
-  const r = await run('bash', ['-c', SCRIPT, 'bash', `${SECONDS}`, ...programs], {}, programs.length * SECONDS + 60)
-  return split(r.output, programs)
+  const r = await run('bash', ['-c', SCRIPT, 'bash', `${SECONDS}`, ...programs], programs.length * SECONDS + 60)
+  return split(r.stdout, programs)
 }
 
 export async function contained(d: TestDaemon, image: string, programs: readonly string[]): Promise<(string | undefined)[]> {
-  const r = await run(client, ['run', '--rm', image, '/bin/bash', '-c', SCRIPT, 'bash', `${SECONDS * SLOWER}`, ...programs], { VKERNEL_SOCKET: d.socket }, 900)
-  const said = split(r.output, programs)
+  const r = await run(client, ['run', '--rm', image, '/bin/bash', '-c', SCRIPT, 'bash', `${SECONDS * SLOWER}`, ...programs], 900, { VKERNEL_SOCKET: d.socket })
+  const said = split(r.stdout, programs)
   // What the client says about an end of the container belongs to the program that was running.
-  if (r.status !== 0) console.log(`the container ended with ${r.status}: ${r.output.slice(-300)}`)
+  if (r.status !== '0') console.log(`the container ended with ${r.status}: ${(r.stdout + r.stderr).slice(-300)}`)
   return said
 }
 

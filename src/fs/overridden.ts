@@ -7,7 +7,8 @@
  *   @64  one byte an inode, by nid: OVERRIDDEN_* bits
  *
  * Bits are only ever set, and before the call that made the change is answered. What a name of the
- * image leads to is found by `find`, wherever it is now: the loader asks when it needs a node id.
+ * image leads to is found by `directory` and `named`, wherever it is now: the loader asks when it needs
+ * a node id.
  */
 import { closeSync } from 'node:fs'
 import { OVERRIDDEN_BYTES, OVERRIDDEN_CHANGED, OVERRIDDEN_COVERED, OVERRIDDEN_COUNT, OVERRIDDEN_DEV, OVERRIDDEN_LISTING, OVERRIDDEN_NAMES } from '../abi/ring.ts'

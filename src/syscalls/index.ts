@@ -10,7 +10,6 @@ import { handlers as process, node, report } from './process.ts'
 import { nrOf } from './table/index.ts'
 import { handlers as xattr } from './xattr.ts'
 
-
 const named: Record<string, Handler> = { ...file, ...attributes, ...xattr, ...exec, ...process, ...net, openat, ioctl }
 
 export const handlers: ReadonlyMap<number, Handler> = new Map([

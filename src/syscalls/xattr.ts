@@ -43,6 +43,13 @@ function known(call: Call, i: Inode, name: string, write: boolean): E.Errno {
   return name === 'user.' || name.startsWith('trusted.') ? -E.EINVAL : -E.EOPNOTSUPP
 }
 
+/** The inode whose attribute `name` the call may read, or write. */
+function holder(call: Call, find: Find, name: string, write: boolean): Inode | E.Errno {
+  const d = find(call)
+  if (typeof d === 'number') return d
+  return permission(call, d, name, write) || known(call, d.inode, name, write) || d.inode
+}
+
 function nameOf(call: Call): string | E.Errno {
   const name = call.text(1)
   return name === '' || name.length > NAME_MAX ? -E.ERANGE : name
@@ -56,11 +63,8 @@ const set = (find: Find): Handler => (call) => {
   const value = call.bytes(2) ?? Buffer.alloc(0)
   if (call.long(3) > SIZE_MAX || call.long(3) < 0) return -E.E2BIG
   if (call.long(3) > value.length) return -E.ENOSPC
-  const d = find(call)
-  if (typeof d === 'number') return d
-  const i = d.inode
-  const denied = permission(call, d, name, true) || known(call, i, name, true)
-  if (denied) return denied
+  const i = holder(call, find, name, true)
+  if (typeof i === 'number') return i
   const there = i.xattrs?.has(name) ?? false
   if (there && flags & XATTR_CREATE) return -E.EEXIST
   if (!there && flags & XATTR_REPLACE) return -E.ENODATA
@@ -77,11 +81,9 @@ const set = (find: Find): Handler => (call) => {
 const get = (find: Find): Handler => (call) => {
   const name = nameOf(call)
   if (typeof name === 'number') return name
-  const d = find(call)
-  if (typeof d === 'number') return d
-  const denied = permission(call, d, name, false) || known(call, d.inode, name, false)
-  if (denied) return denied
-  const value = d.inode.xattrs?.get(name)
+  const i = holder(call, find, name, false)
+  if (typeof i === 'number') return i
+  const value = i.xattrs?.get(name)
   return value ? give(call, 2, 3, value) : -E.ENODATA
 }
 
@@ -103,13 +105,11 @@ const list = (find: Find): Handler => (call) => {
 const remove = (find: Find): Handler => (call) => {
   const name = nameOf(call)
   if (typeof name === 'number') return name
-  const d = find(call)
-  if (typeof d === 'number') return d
-  const denied = permission(call, d, name, true) || known(call, d.inode, name, true)
-  if (denied) return denied
-  if (!d.inode.xattrs?.delete(name)) return -E.ENODATA
-  d.inode.ctime = now()
-  call.task.container.vfs.overridden.changed(d.inode)
+  const i = holder(call, find, name, true)
+  if (typeof i === 'number') return i
+  if (!i.xattrs?.delete(name)) return -E.ENODATA
+  i.ctime = now()
+  call.task.container.vfs.overridden.changed(i)
   return 0
 }
 
