@@ -58,8 +58,9 @@ int main(int argc, char **argv) {
   FD_SET(p[0], &r);
   GIVES("select: nothing in time", 0, sys(select, p[1] + 1, &r, NULL, NULL, &tv));
   OK("select: writes what is left of the time", tv.tv_sec == 0 && tv.tv_usec < 5000);
-  FD_SET(99, &r);
-  FAILS("select: a closed one", EBADF, sys(select, 100, &r, NULL, NULL, &tv));
+  // Linux does not look at numbers beyond its table, which has 64 places at first.
+  FD_SET(60, &r);
+  FAILS("select: a closed one", EBADF, sys(select, 61, &r, NULL, NULL, &tv));
   FAILS("select: a negative number", EINVAL, sys(select, -1, NULL, NULL, NULL, &tv));
   FAILS("select: a negative time", EINVAL, ({ struct timeval n = {-1, 0}; sys(select, 0, NULL, NULL, NULL, &n); }));
   struct { const sigset_t *m; size_t size; } pair = {&none, 8};
