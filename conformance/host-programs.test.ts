@@ -19,32 +19,48 @@ function must(command: string, args: readonly string[]): void {
   if (r.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${r.error?.message ?? r.stderr}`)
 }
 
-const source = (name: string): string => join(root, 'conformance/programs', name)
 const at = (name: string): string => join(dir, name)
+const source = (name: string): string => join(root, 'conformance/translation', name)
 
-for (const level of ['-O0', '-O2']) {
-  for (const name of ['jumps', 'threads']) must('cc', [level, '-pthread', '-o', at(`${name}${level}`), source(`${name}.c`)])
-  must('c++', [level, '-shared', '-fPIC', '-o', at(`libthrower${level}.so`), source('thrower.cc')])
-  must('c++', [level, '-o', at(`exceptions${level}`), source('exceptions.cc'), at(`libthrower${level}.so`), `-Wl,-rpath,${dir}`])
-}
-const programs = ['-O0', '-O2'].flatMap((level) => ['jumps', 'threads', 'exceptions'].map((name) => at(`${name}${level}`)))
+const programs: string[] = []
 /** What only translation can get wrong, in the forms compilers and linkers give it. */
 const forms: Readonly<Record<string, readonly (readonly string[])[]>> = {
   switches: [['-O0'], ['-O1'], ['-O2'], ['-O3'], ['-Os'], ['-O2', '-fno-pie', '-no-pie'], ['-O2', '-static'], ['-O2', '-static-pie'], ['-O2', '-s']],
   tables: [['-O2'], ['-O2', '-fno-pie', '-no-pie']],
+  jumps: [['-O0'], ['-O2']],
   coroutines: [['-O0'], ['-O2']],
   stack: [['-O0'], ['-O2']],
   shapes: [['-O2']],
+  threads: [['-O0'], ['-O2']],
   litmus: [['-O2', '-mcx16']],
+  forks: [['-O0'], ['-O2']],
+  masks: [['-O0'], ['-O2']],
 }
 for (const [name, all] of Object.entries(forms)) {
   for (const flags of all) {
     const program = at(name + flags.join(''))
-    must('cc', [...flags, '-w', '-pthread', '-o', program, join(root, 'conformance/translation', `${name}.c`)])
+    must('cc', [...flags, '-w', '-pthread', '-o', program, source(`${name}.c`), '-lm'])
     programs.push(program)
   }
 }
-must(client, ['build', '--from-host', ...programs, '-o', image])
+
+/** Libraries are packed by their paths: the linker finds them by rpath, dlopen by the program's own name. */
+const libraries: string[] = []
+for (const level of ['-O0', '-O2']) {
+  const library = (name: string, ...args: readonly string[]): string => {
+    const path = at(`${name}${level}.so`)
+    must('c++', [level, '-w', '-shared', '-fPIC', '-o', path, ...args])
+    libraries.push(path)
+    return path
+  }
+  const throws = (part: number, ...needs: readonly string[]): string => library(`liblibraries${part}`, `-DPART=${part}`, source('libraries.cc'), ...needs)
+  const through = throws(1, throws(2, throws(3)))
+  must('c++', [level, '-w', '-pthread', '-DPART=0', '-o', at(`libraries${level}`), source('libraries.cc'), through, `-Wl,-rpath,${dir}`])
+  library('dynamic', '-DPART=1', '-x', 'c', source('dynamic.c'), '-lm')
+  must('cc', [level, '-w', '-pthread', '-DPART=0', '-o', at(`dynamic${level}`), source('dynamic.c'), '-lm'])
+  programs.push(at(`libraries${level}`), at(`dynamic${level}`))
+}
+must(client, ['build', '--from-host', ...programs, ...libraries, '-o', image])
 
 const d = await TestDaemon.start()
 test.after.always(() => d.remove())
