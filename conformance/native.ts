@@ -7,17 +7,19 @@ import { join } from 'node:path'
 /** `status`: the exit status, the signal's name, or "timeout". */
 export interface Ended { readonly stdout: string; readonly stderr: string; readonly status: string }
 
-/** Runs a command to its end; one that takes longer than `seconds` is ended, and killed 2 s later. */
-export function run(command: string, args: readonly string[], seconds: number, env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+/** Runs a command to its end; one that takes longer than `seconds`, or says nothing for `silent`, is ended, and killed 2 s later. */
+export function run(command: string, args: readonly string[], seconds: number, env: NodeJS.ProcessEnv = {}, silent = seconds): Promise<Ended> {
   return new Promise((done, failed) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
     let stdout = '', stderr = '', late = false
-    child.stdout.setEncoding('latin1').on('data', (d: string) => { stdout += d })
-    child.stderr.setEncoding('latin1').on('data', (d: string) => { stderr += d })
-    const timer = setTimeout(() => { late = true; child.kill('SIGTERM'); setTimeout(() => child.kill('SIGKILL'), 2000) }, seconds * 1000)
+    const end = (): void => { late = true; child.kill('SIGTERM'); setTimeout(() => child.kill('SIGKILL'), 2000) }
+    const timer = setTimeout(end, seconds * 1000), silence = setTimeout(end, silent * 1000)
+    child.stdout.setEncoding('latin1').on('data', (d: string) => { stdout += d; silence.refresh() })
+    child.stderr.setEncoding('latin1').on('data', (d: string) => { stderr += d; silence.refresh() })
     child.on('error', failed)
     child.on('close', (code, signal) => {
       clearTimeout(timer)
+      clearTimeout(silence)
       done({ stdout, stderr, status: late ? 'timeout' : String(code ?? signal) })
     })
   })
@@ -27,7 +29,7 @@ export function run(command: string, args: readonly string[], seconds: number, e
  * Runs bubblewrap with `args` behind its root: an overlay of `lower` that is thrown away, so that
  * directories, modes and errors are those of a real root. `before`: a command that bubblewrap is run by.
  */
-export async function overlaid(lower: string, args: readonly string[], seconds: number, before = ''): Promise<Ended> {
+export async function overlaid(lower: string, args: readonly string[], seconds: number, before = '', silent = seconds): Promise<Ended> {
   const dir = mkdtempSync(join(tmpdir(), 'vkernel-native-'))
   try {
     const [upper, work, merged] = ['upper', 'work', 'merged'].map((name) => {
@@ -38,8 +40,21 @@ export async function overlaid(lower: string, args: readonly string[], seconds: 
     return await run('unshare', [
       ...(process.getuid!() === 0 ? [] : ['--map-root-user']), '--mount', 'sh', '-c', mount, 'sh', lower, upper!, work!, merged!,
       '/', '--dev', '/dev', '--proc', '/proc', ...args,
-    ], seconds)
+    ], seconds, {}, silent)
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }
 }
+
+/** The OCI default set, which container engines leave to root. */
+const CAPABILITIES = ['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE']
+
+/**
+ * Runs `command` in directory `dir` of `lower` as root of a container that an engine has made: namespaces
+ * of its own with every user in them, the default capabilities. By root only. `env`: NAME=VALUE.
+ */
+export const asContainer = (lower: string, dir: string, env: readonly string[], command: readonly string[], seconds: number, silent = seconds): Promise<Ended> => overlaid(lower, [
+  '--dir', dir, '--chdir', dir,
+  '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup', '--cap-drop', 'ALL', ...CAPABILITIES.flatMap((c) => ['--cap-add', `CAP_${c}`]),
+  '--die-with-parent', '--new-session', '--clearenv', ...env.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), ...command,
+], seconds, 'prlimit --nofile=1024:4064 setpriv --groups=0', silent)

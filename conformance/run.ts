@@ -18,15 +18,12 @@ import { makeImage } from '../scripts/images.ts'
 import { digestOf, root } from '../scripts/stamp.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import { CALLS_ROOT, makeCalls, parse, type Outcome } from './calls.ts'
-import { overlaid, run, type Ended } from './native.ts'
+import { asContainer, run, type Ended } from './native.ts'
 import { probesC } from './probes.ts'
 import { readExpected, report, type Result } from './report.ts'
 
 const SECONDS = 240
 const DOC = join(root, 'docs/conformance.md')
-
-/** The OCI default set, which container engines leave to root. */
-const CAPABILITIES = ['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE']
 
 /** What a run of the programs has said. Errors: it did not end well, or said something on standard error. */
 function said(what: string, { stdout, stderr, status }: Ended): Outcome {
@@ -34,11 +31,8 @@ function said(what: string, { stdout, stderr, status }: Ended): Outcome {
   return parse(stdout)
 }
 
-const native = async (args: readonly string[]): Promise<Outcome> => said('the native run', await overlaid(CALLS_ROOT, [
-  '--dir', '/tmp/calls', '--chdir', '/tmp',
-  '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup', '--cap-drop', 'ALL', ...CAPABILITIES.flatMap((c) => ['--cap-add', `CAP_${c}`]),
-  '--die-with-parent', '--new-session', '--clearenv', '/bin/calls', '--all', '/tmp/calls', ...args,
-], SECONDS, 'setpriv --groups=0'))
+const native = async (args: readonly string[]): Promise<Outcome> => said('the native run', await asContainer(
+  CALLS_ROOT, '/tmp/calls', [], ['/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))
 
 const contained = async (image: string, args: readonly string[]): Promise<Outcome> => said('the container', await run(
   join(root, 'bin/recompiler'), ['run', '--rm', '-w', '/tmp/calls', image, '/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))

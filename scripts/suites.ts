@@ -36,10 +36,12 @@ const conformance = (): string | undefined =>
   need({ bwrap: 'bubblewrap' }) ?? makeRootfs() ?? (makeRootfsImage(), undefined)
 
 const callPrograms = (): string | undefined =>
-  isRoot ? need({ bwrap: 'bubblewrap', setpriv: 'util-linux' }) : 'native Linux as a container has it is made by root: run the tests as root'
+  isRoot ? need({ bwrap: 'bubblewrap', setpriv: 'util-linux', prlimit: 'util-linux' }) : 'native Linux as a container has it is made by root: run the tests as root'
 
 const services = (): string | undefined =>
   need({ bwrap: 'bubblewrap' }) ?? makeRootfs(SERVICES) ?? (makeRootfsImage(SERVICES), undefined)
+
+const python = (): string | undefined => callPrograms() ?? services()
 
 const component = (name: string): string | undefined =>
   find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`
@@ -70,7 +72,10 @@ export function suites(): Suite[] {
     { name: 'rust: recompiler, a million hostile files', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-recompiler', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 60 },
     { name: 'rust: difftest, ten million cases', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-difftest', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 120 },
     { name: 'system calls against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/run.ts'], timeoutMinutes: 10, prepare: callPrograms },
+    { name: 'random system calls', in: ['short'], command: node, args: ['conformance/fuzz.ts', '--calls', '20000'], timeoutMinutes: 5 },
+    { name: 'a million random system calls', in: ['long'], command: node, args: ['conformance/fuzz.ts', '--calls', '1000000'], timeoutMinutes: 60 },
     { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image], timeoutMinutes: 20, prepare: conformance },
     { name: 'services against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--cases', 'services', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image, '--jobs', '1'], timeoutMinutes: 40, prepare: services },
+    { name: 'CPython against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/python.ts', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image], timeoutMinutes: 90, prepare: python },
   ]
 }

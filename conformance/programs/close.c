@@ -45,6 +45,16 @@ int main(int argc, char **argv) {
   GIVES("ioctl: FIOCLEX", 0, ioctl(p[0], FIOCLEX));
   GIVES("ioctl: it sets close-on-exec", 1, fcntl(p[0], F_GETFD));
   GIVES("ioctl: FIONCLEX", 0, (ioctl(p[0], FIONCLEX), fcntl(p[0], F_GETFD)));
+  int img = open("/data/hello", O_RDONLY), dir = open("/data/dir", O_RDONLY);
+  n = 1;
+  GIVES("ioctl: FIONBIO of an image file", 0, ioctl(img, FIONBIO, &n));
+  GIVES("ioctl: it has O_NONBLOCK", O_NONBLOCK, fcntl(img, F_GETFL) & O_NONBLOCK);
+  n = 0;
+  GIVES("ioctl: FIONBIO takes it back", 0, (ioctl(img, FIONBIO, &n), fcntl(img, F_GETFL) & O_NONBLOCK));
+  GIVES("ioctl: FIONREAD of an image file", 8, (read(img, b, 5), ioctl(img, FIONREAD, &n), n));
+  FAILS("ioctl: FIONREAD of an image file, bad address", EFAULT, ioctl(img, FIONREAD, bad_address()));
+  GIVES("ioctl: FIONBIO of a directory", 0, ioctl(dir, FIONBIO, &n));
+  FAILS("ioctl: FIONREAD of a directory", ENOTTY, ioctl(dir, FIONREAD, &n));
   FAILS("ioctl: closed", EBADF, ioctl(99, FIONREAD, &n));
   FAILS("ioctl: a terminal's request of a file", ENOTTY, ioctl(fd, TCGETS, b));
   FAILS("ioctl: TIOCGWINSZ of a pipe", ENOTTY, ioctl(p[0], TIOCGWINSZ, b));

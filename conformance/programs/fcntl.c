@@ -73,6 +73,7 @@ int main(int argc, char **argv) {
   GIVES("fcntl: F_GETLEASE", F_UNLCK, fcntl(ro, F_GETLEASE));
   FAILS("fcntl: F_SETLEASE of a pipe", EINVAL, fcntl(p[0], F_SETLEASE, F_RDLCK));
   FAILS("fcntl: seals of a file without", EINVAL, fcntl(fd, F_GET_SEALS));
+  GIVES("fcntl: F_NOTIFY of nothing takes back", 0, fcntl(dir, F_NOTIFY, DN_MULTISHOT));
   FAILS("fcntl: F_NOTIFY of a file", ENOTDIR, fcntl(fd, F_NOTIFY, DN_CREATE));
   return done();
 }

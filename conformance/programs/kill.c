@@ -107,5 +107,38 @@ int main(int argc, char **argv) {
   GIVES("waitid: P_PIDFD", 0, sys(waitid, P_PIDFD, fd, &i, WEXITED, NULL));
   OK("waitid: killed by SIGTERM", i.si_code == CLD_KILLED && i.si_status == SIGTERM && i.si_pid == c);
   FAILS("pidfd_send_signal: it is gone", ESRCH, sys(pidfd_send_signal, fd, 0, NULL, 0));
+  fd = open("/proc/self", O_RDONLY | O_DIRECTORY);
+  int data = open("/data", O_RDONLY | O_DIRECTORY), img = open("/data/hello", O_RDONLY);
+  handled = 0;
+  signal(SIGUSR2, handler);
+  GIVES("pidfd_send_signal: a directory of /proc", 0, sys(pidfd_send_signal, fd, SIGUSR2, NULL, 0));
+  GIVES("pidfd_send_signal: it was for that process", 1, handled);
+  FAILS("pidfd_send_signal: a directory of /proc, no signal", EINVAL, sys(pidfd_send_signal, fd, 65, NULL, 0));
+  FAILS("pidfd_send_signal: another directory", EBADF, sys(pidfd_send_signal, data, 0, NULL, 0));
+  FAILS("pidfd_send_signal: an image file", EBADF, sys(pidfd_send_signal, img, 0, NULL, 0));
+
+  /* A signal that comes before a call, rather than while it waits, does not end it. */
+  struct itimerval often = {{0, 100}, {0, 100}}, off = {0};
+  char b[64] = {0};
+  int p[2], wrong[6] = {0}, f = open("signalled", O_RDWR | O_CREAT, 0600);
+  pipe(p);
+  signal(SIGUSR2, SIG_DFL);
+  sigaction(SIGALRM, &(struct sigaction){.sa_handler = handler}, NULL);
+  setitimer(ITIMER_REAL, &often, NULL);
+  for (int n = 0; n < 20000; n++) {
+    if (sys(kill, getpid(), 0) < 0) wrong[0]++;
+    if (pwrite(f, b, 64, 0) != 64) wrong[1]++;
+    if (pread(f, b, 64, 0) != 64) wrong[2]++;
+    if (write(p[1], b, 1) != 1) wrong[3]++;
+    if (read(p[0], b, 1) != 1) wrong[4]++;
+    if (lseek(f, 0, SEEK_SET) != 0) wrong[5]++;
+  }
+  setitimer(ITIMER_REAL, &off, NULL);
+  GIVES("kill: a signal before it does not end it", 0, wrong[0]);
+  GIVES("pwrite64: a signal before it does not end it", 0, wrong[1]);
+  GIVES("pread64: a signal before it does not end it", 0, wrong[2]);
+  GIVES("write: to a pipe with room, a signal before it does not end it", 0, wrong[3]);
+  GIVES("read: of a pipe with data, a signal before it does not end it", 0, wrong[4]);
+  GIVES("lseek: a signal before it does not end it", 0, wrong[5]);
   return done();
 }

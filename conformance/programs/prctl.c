@@ -62,6 +62,10 @@ int main(int argc, char **argv) {
   FAILS("prlimit64: no process", ESRCH, sys(prlimit64, 99999, RLIMIT_CORE, NULL, &r));
   GIVES("prlimit64: a hard limit cannot be raised", EPERM, IN_CHILD(r = (struct rlimit){5, 5}; sys(prlimit64, 0, RLIMIT_CORE, &r, NULL); r.rlim_max = 6; _exit(sys(prlimit64, 0, RLIMIT_CORE, &r, NULL) < 0 ? errno : 0)));
   GIVES("getrlimit: the stack", 8 << 20, (sys(getrlimit, RLIMIT_STACK, &r), r.rlim_cur));
+  GIVES("setrlimit: descriptors, by openat", EMFILE, IN_CHILD(r = (struct rlimit){5, 5}; sys(setrlimit, RLIMIT_NOFILE, &r); while (open("/dev/null", O_RDONLY) >= 0) {} _exit(errno)));
+  GIVES("setrlimit: descriptors, by openat of a new file", EMFILE, IN_CHILD(r = (struct rlimit){5, 5}; sys(setrlimit, RLIMIT_NOFILE, &r); while (open("full", O_RDWR | O_CREAT, 0600) >= 0) {} _exit(errno)));
+  GIVES("setrlimit: descriptors, by openat of an image file", EMFILE, IN_CHILD(r = (struct rlimit){5, 5}; sys(setrlimit, RLIMIT_NOFILE, &r); while (open("/data/hello", O_RDONLY) >= 0) {} _exit(errno)));
+  GIVES("setrlimit: descriptors, by openat of a directory", EMFILE, IN_CHILD(r = (struct rlimit){5, 5}; sys(setrlimit, RLIMIT_NOFILE, &r); while (open("/proc", O_RDONLY) >= 0) {} _exit(errno)));
   GIVES("setrlimit: descriptors", EMFILE, IN_CHILD(r = (struct rlimit){5, 5}; sys(setrlimit, RLIMIT_NOFILE, &r); while (dup(0) >= 0) {} _exit(errno)));
   GIVES("setrlimit: a file's size", EFBIG, IN_CHILD(r = (struct rlimit){2, 2}; signal(SIGXFSZ, SIG_IGN); sys(setrlimit, RLIMIT_FSIZE, &r); int fd = open("f", O_CREAT | O_WRONLY, 0600); write(fd, "abc", 2); _exit(write(fd, "abc", 2) < 0 ? errno : 0)));
   GIVES("setrlimit: processor time", 1000 + SIGXCPU, IN_CHILD(r = (struct rlimit){1, 2}; sys(setrlimit, RLIMIT_CPU, &r); for (;;) {}));

@@ -5,7 +5,7 @@
 //! any time; `rip` in the state says where the guest is. That is how longjmp, signal return, execve
 //! and traps work here.
 
-use crate::errno::to_raw;
+use crate::errno::{ERESTARTNOINTR, to_raw};
 use crate::image::Image;
 use crate::signal::{self, Captured, Delivered};
 use crate::{guest, syscall, trace};
@@ -512,14 +512,15 @@ fn on_syscall_here(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
 /// After a call: a signal that interrupted it is delivered, with the call restarted behind the
 /// handler when SA_RESTART says so (signal(7)). True: the state is at a handler.
 fn finish(t: &mut Thread, nr: u64, restartable: bool) -> bool {
-    if t.captured.present {
-        let s = t.state();
-        let interrupted = restartable && s.gpr[RAX] as i64 == -i64::from(libc::EINTR);
+    let s = t.state();
+    let unmade = s.gpr[RAX] as i64 == -i64::from(ERESTARTNOINTR.0);
+    if t.captured.present || unmade {
+        let interrupted = unmade || restartable && s.gpr[RAX] as i64 == -i64::from(libc::EINTR);
         let (rip, rax) = (s.rip, s.gpr[RAX]);
         if interrupted {
             // As the kernel does: the frame's state re-executes SYSCALL; undone without SA_RESTART.
             let a = signal::ACTIONS.lock().expect("never poisoned")[t.captured.info.si_signo as usize];
-            if a.handler <= 1 || a.flags & libc::SA_RESTART as u64 != 0 {
+            if unmade || a.handler <= 1 || a.flags & libc::SA_RESTART as u64 != 0 {
                 s.rip = rip - 2;
                 s.gpr[RAX] = nr;
             }

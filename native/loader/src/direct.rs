@@ -86,7 +86,7 @@ pub fn iovecs(addr: u64, count: u64) -> Result<Vec<libc::iovec>, Errno> {
 }
 
 /// Reads of image files; everything else on them, and data calls on directories, is an error.
-fn on_image(t: &Thread, nr: u32, fd: i32, what: What, a: [u64; 6]) -> SysResult {
+fn on_image(t: &mut Thread, nr: u32, fd: i32, what: What, a: [u64; 6]) -> SysResult {
     if what == What::Path {
         return Err(EBADF);
     }
@@ -120,9 +120,30 @@ fn on_image(t: &Thread, nr: u32, fd: i32, what: What, a: [u64; 6]) -> SysResult 
         libc::SYS_fallocate => Err(EBADF),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => Ok(0),
         libc::SYS_flock => flock(t, fd, a[1] as i32),
+        libc::SYS_pidfd_send_signal => signal_by_directory(t, fd, what, a),
         libc::SYS_tee | libc::SYS_vmsplice => Err(EINVAL),
         libc::SYS_epoll_ctl => Err(crate::errno::EPERM),
         _ => Err(mediated::data_call_on(what)),
+    }
+}
+
+/// pidfd_send_signal(2) takes a directory of /proc for its process.
+fn signal_by_directory(t: &mut Thread, fd: i32, what: What, a: [u64; 6]) -> SysResult {
+    if a[3] as u32 != 0 {
+        return Err(EINVAL);
+    }
+    if what != What::Directory {
+        return Err(EBADF);
+    }
+    let name = mediated::name_of(t, fd, 64)?;
+    let pid = std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("/proc/")?.parse::<i32>().ok());
+    let pid = pid.ok_or(EBADF)? as u64;
+    // SAFETY: a process of the container's own namespace, a checked siginfo, and our own descriptor.
+    unsafe {
+        let pidfd = host::call(libc::SYS_pidfd_open, [pid, 0, 0, 0, 0, 0])?;
+        let r = host::call(libc::SYS_pidfd_send_signal, [pidfd as u64, a[1], guest::range(a[2], 128), 0, 0, 0]);
+        libc::close(pidfd as i32);
+        r
     }
 }
 

@@ -58,7 +58,7 @@ pub fn connect(t: &mut Thread, fd: i32, address: &[u8]) -> SysResult {
         let waited = host::blocking(t.poll(), libc::SYS_poll, [&raw mut p as u64, 1, u64::MAX, 0, 0, 0]);
         let flags = libc::fcntl(fd, libc::F_GETFL);
         libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK);
-        waited?;
+        host::ended(waited)?;
     }
     outcome(fd)
 }

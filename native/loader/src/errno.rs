@@ -12,6 +12,10 @@ macro_rules! names {
 names! { EPERM ENOENT EIO ENOEXEC EBADF EAGAIN ENOMEM EACCES EFAULT EEXIST ENODEV ENOTDIR EISDIR EINVAL ENFILE
 EMFILE ENOTTY ESPIPE ENAMETOOLONG ENOSYS EOPNOTSUPP E2BIG ENXIO ELOOP }
 
+/// The call was not made because of a signal, and is to be made behind its handler; no guest sees it
+/// (include/linux/errno.h).
+pub const ERESTARTNOINTR: Errno = Errno(513);
+
 /// The kernel's raw return value as a result.
 pub fn from_raw(r: i64) -> SysResult {
     if (-4095..0).contains(&r) { Err(Errno(-r as i32)) } else { Ok(r) }

@@ -18,7 +18,7 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             process::files().duplicated(from, to as i32);
             Ok(to)
         }
-        libc::SYS_dup2 | libc::SYS_dup3 => dup_to(t, nr, a),
+        libc::SYS_dup2 | libc::SYS_dup3 => dup_to(nr, a),
         libc::SYS_fcntl => fcntl(t, a),
         libc::SYS_pipe | libc::SYS_pipe2 => {
             let flags = if nr == libc::SYS_pipe { 0 } else { a[1] };
@@ -77,6 +77,7 @@ fn close(fd: i32) -> SysResult {
     unsafe { host::call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]) }
 }
 
+const DN_MULTISHOT: u32 = 0x8000_0000;
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 const F_SETOWN_EX: i32 = 15;
@@ -101,13 +102,12 @@ fn close_range(first: u32, last: u32, flags: u32) -> SysResult {
     Ok(0)
 }
 
-fn dup_to(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
+fn dup_to(nr: i64, a: [u64; 6]) -> SysResult {
     let (from, to) = (Files::check(a[0] as i32)?, a[1] as i32);
     if nr == libc::SYS_dup3 && (a[2] as i32 & !libc::O_CLOEXEC != 0 || from == to) {
         return Err(EINVAL);
     }
     Files::check(to)?;
-    let _ = t;
     // SAFETY: guest descriptors.
     let r = unsafe { host::call(nr, a) }?;
     process::files().duplicated(from, to);
@@ -156,6 +156,8 @@ fn fcntl(t: &mut Thread, a: [u64; 6]) -> SysResult {
         | libc::F_GET_SEALS => plain(a),
         F_SETOWN_EX | F_GETOWN_EX => plain([a[0], a[1], guest::range(a[2], 8), 0, 0, 0]),
         libc::F_NOTIFY if kind.what != What::Directory => Err(ENOTDIR),
+        // Nothing to tell of: what a directory's changes were told by is taken back.
+        libc::F_NOTIFY if a[2] as u32 & !DN_MULTISHOT == 0 => Ok(0),
         libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
             let args = [a[0], a[1], guest::range(a[2], 32), 0, 0, 0];
             // SAFETY: a checked struct flock.
@@ -187,10 +189,36 @@ fn ioctl_size(request: u32) -> Option<u64> {
         | libc::FIOCLEX
         | libc::FIONCLEX
         | libc::TCSBRKP => 0,
-        // SIOCGIFCONF is left out: it holds a pointer.
-        0x8913 | 0x8915 | 0x8919 | 0x891b | 0x8921 | 0x8927 | 0x8933 => 40,
+        // SIOCGIFNAME and other queries of interfaces; SIOCGIFCONF is left out: it holds a pointer.
+        0x8910 | 0x8913 | 0x8915 | 0x8919 | 0x891b | 0x8921 | 0x8927 | 0x8933 => 40,
         _ => return None,
     })
+}
+
+/// What the kernel itself answers for files whose file system has no requests (fs/ioctl.c, do_vfs_ioctl).
+fn ioctl_of_image(fd: i32, request: u64, arg: u64) -> SysResult {
+    let (what, d) = {
+        let files = process::files();
+        (files.kind(fd).what, files.description(fd).ok_or(EBADF)?)
+    };
+    match request {
+        libc::FIONBIO => {
+            let on = guest::read::<i32>(arg)? != 0;
+            let flag = libc::O_NONBLOCK as u32;
+            if on {
+                d.flags.fetch_or(flag, Ordering::Relaxed)
+            } else {
+                d.flags.fetch_and(!flag, Ordering::Relaxed)
+            };
+            Ok(0)
+        }
+        libc::FIONREAD if what == What::Image => {
+            let left = d.size.load(Ordering::Relaxed).wrapping_sub(d.off.load(Ordering::Relaxed));
+            guest::write(arg, &(left as i32))?;
+            Ok(0)
+        }
+        _ => Err(ENOTTY),
+    }
 }
 
 fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
@@ -199,19 +227,20 @@ fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     if process::files().kind(fd).what == What::Path {
         return Err(EBADF);
     }
-    let size = ioctl_size(a[1] as u32).ok_or(ENOTTY)?;
-    if process::files().kind(fd).what != What::Host && !matches!(a[1], libc::FIOCLEX | libc::FIONCLEX) {
-        return Err(ENOTTY);
+    let request = u64::from(a[1] as u32);
+    let size = ioctl_size(request as u32).ok_or(ENOTTY)?;
+    if process::files().kind(fd).what != What::Host && !matches!(request, libc::FIOCLEX | libc::FIONCLEX) {
+        return ioctl_of_image(fd, request, a[2]);
     }
     let node = process::files().kind(fd).node;
-    if a[1] == libc::TIOCGPTN && node != 0 && crate::ring::conn() >= 0 {
+    if request == libc::TIOCGPTN && node != 0 && crate::ring::conn() >= 0 {
         // A terminal's number is the container's, not the host's.
         let w = crate::ring::window(t)?;
-        let n = crate::ring::call(t, libc::SYS_ioctl as u32, [u64::from(node), a[1], 0, 0, 0, 0], w)?.ret?;
+        let n = crate::ring::call(t, libc::SYS_ioctl as u32, [u64::from(node), request, 0, 0, 0, 0], w)?.ret?;
         guest::write(a[2], &(n as u32))?;
         return Ok(0);
     }
     let arg = if size == 0 { a[2] } else { guest::range(a[2], size) };
     // SAFETY: the argument is an integer or a checked buffer of the request's size.
-    unsafe { host::blocking(t.poll(), libc::SYS_ioctl, [a[0], a[1] & 0xffff_ffff, arg, 0, 0, 0]) }
+    unsafe { host::blocking(t.poll(), libc::SYS_ioctl, [a[0], request, arg, 0, 0, 0]) }
 }

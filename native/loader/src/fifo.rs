@@ -17,7 +17,7 @@ pub fn blocks(reply: &Reply, flags: i32) -> bool {
 /// Waits a millisecond. Errors: EINTR when a signal is pending.
 pub fn moment(t: &Thread) -> Result<(), Errno> {
     // SAFETY: no descriptors.
-    unsafe { host::blocking(t.poll(), libc::SYS_poll, [0, 0, 1, 0, 0, 0]) }.map(|_| ())
+    host::ended(unsafe { host::blocking(t.poll(), libc::SYS_poll, [0, 0, 1, 0, 0, 0]) }).map(|_| ())
 }
 
 /// Completes a blocking open: a reader waits until there is, or has been, a writer.

@@ -1,7 +1,8 @@
-//! Host system calls. `call` is the one door: a signal that arrives before the host call blocks
-//! makes it return EINTR (signal.rs moves the interrupted PC), so no wake-up is lost.
+//! Host system calls. A signal that arrives before the host call makes it return ERESTARTNOINTR
+//! (signal.rs moves the interrupted PC), so no wake-up is lost: the handler runs, and the call is made
+//! behind it, as if the signal had come before the guest's SYSCALL.
 
-use crate::errno::{SysResult, from_raw};
+use crate::errno::{ERESTARTNOINTR, Errno, SysResult, from_raw};
 use std::arch::global_asm;
 
 global_asm!(
@@ -28,7 +29,7 @@ global_asm!(
     "pop rbx",
     "ret",
     "vk_host_interrupted:",
-    "mov rax, -4",
+    "mov rax, -513",
     "pop rbx",
     "ret",
     ".popsection",
@@ -48,7 +49,12 @@ pub fn interrupted(pc: usize) -> Option<usize> {
     (at(vk_host_check)..=at(vk_host_syscall)).contains(&pc).then(|| at(vk_host_interrupted))
 }
 
-/// A host call that may block: EINTR at once when a signal is pending for the guest.
+/// ERESTARTNOINTR as the EINTR of a wait that cannot be begun anew.
+pub fn ended(r: SysResult) -> SysResult {
+    r.map_err(|e| if e == ERESTARTNOINTR { Errno(libc::EINTR) } else { e })
+}
+
+/// A host call that may block: ERESTARTNOINTR at once when a signal is pending for the guest.
 ///
 /// # Safety
 /// The arguments must be valid for the call; pointers must have been checked against the region.

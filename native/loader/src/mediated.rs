@@ -163,14 +163,20 @@ fn readlinkat(t: &mut Thread, a: [u64; 6]) -> SysResult {
     }
     let fd = (n - abi::FD_LINK) as i32;
     check_open(fd).map_err(|_| crate::errno::ENOENT)?;
+    let name = name_of(t, fd, capacity)?;
+    guest::write_bytes(a[2], &name)?;
+    Ok(name.len() as i64)
+}
+
+/// What /proc/self/fd shows of an open descriptor, cut to `capacity` bytes.
+pub fn name_of(t: &mut Thread, fd: i32, capacity: usize) -> Result<Vec<u8>, Errno> {
     let node = image::calls::node(t, fd)?;
     let mut w = ring::window(t)?;
     let place = w.room(capacity).ok_or(EINVAL)?;
     let args = if node != 0 { [u64::from(node), NULL, place, 0, 1, 0] } else { [fd as u64, NULL, place, 0, 2, 0] };
     let reply = ring::call(t, nr(libc::SYS_readlinkat), args, w)?;
     let len = (reply.ret? as usize).min(capacity);
-    guest::write_bytes(a[2], &reply.window.get((place & 0xffff_ffff) as usize, len))?;
-    Ok(len as i64)
+    Ok(reply.window.get((place & 0xffff_ffff) as usize, len))
 }
 
 /// Metadata calls on a descriptor without a node: the kernel's answer where it cannot change the

@@ -2,7 +2,7 @@
 //! descriptors (docs/abi.md).
 
 use crate::cpu::Thread;
-use crate::errno::{EIO, Errno, SysResult, from_raw};
+use crate::errno::{EIO, EMFILE, Errno, SysResult, from_raw};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
@@ -206,6 +206,10 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
     let hi = u64::from(word(at + abi::SLOT_RET + 4).load(Ordering::Relaxed));
     w.store(0, Ordering::Release);
     let fds = if done & abi::WORD_FDS != 0 { receive(slot)? } else { Vec::new() };
+    if done & abi::WORD_FDS != 0 && fds.is_empty() {
+        // The kernel drops what would go beyond RLIMIT_NOFILE.
+        return Err(EMFILE);
+    }
     Ok(Reply { ret: from_raw((lo | hi << 32) as i64), window, fds })
 }
 

@@ -112,7 +112,7 @@ fn altstack(t: &mut Thread, a: [u64; 6]) -> SysResult {
 /// the call, and its frame restores the mask that was set before.
 fn with_mask(t: &mut Thread, mask: u64, f: impl FnOnce(&mut Thread, &u64) -> SysResult) -> SysResult {
     let m = mask & !UNBLOCKABLE;
-    let r = f(t, &m);
+    let r = host::ended(f(t, &m));
     if t.captured.present {
         t.saved_mask = Some(t.sigmask);
         t.sigmask = m;
