@@ -26,7 +26,8 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   syscalls: [...BELOW_TASK, 'task'],
   daemon: [...BELOW_TASK, 'task', 'syscalls', 'image'],
   // Build-side verbs; what it shares with the daemon are places and error texts.
-  cli: ['abi', 'native', 'syscalls/table', 'image'],
+  // The audit log is checked without a daemon.
+  cli: ['abi', 'native', 'syscalls/table', 'image', 'policy'],
 }
 
 /** The layer of a path relative to src/, or undefined for what has none. */

@@ -23,7 +23,7 @@ function ringRs(): string {
     /^(HIDDEN_FD_BASE|FIFO_NO_READER|ASK_WITH_FD)$/.test(name) ? 'i32'
       : name === 'FD_LINK' ? 'i64'
       : /^OVERRIDDEN_(COVERED|CHANGED|NAMES|LISTING)$/.test(name) ? 'u8'
-      : /^(WORD_|CALL_|GRANT_(?!SIZE)|RING_MAGIC|RING_VERSION|ROOT_NODE)/.test(name) ? 'u32' : 'usize'
+      : /^(WORD_|CALL_|WATCH_|GRANT_(?!SIZE)|RING_MAGIC|RING_VERSION|ROOT_NODE)/.test(name) ? 'u32' : 'usize'
   const lines = Object.entries(ring).map(([name, value]) => `pub const ${name}: ${type(name)} = 0x${Number(value).toString(16)};`)
   return head('src/abi/ring.ts') + lines.join('\n') + '\n'
 }
@@ -62,7 +62,7 @@ const pascal = (s: string): string => s[0]!.toUpperCase() + s.slice(1)
 function rowRs(e: Entry): string {
   const args = e.args.map((a) => argRs(a.arg)).join(', ')
   return `    Syscall { nr: ${e.nr}, name: "${e.name}", class: Class::${pascal(e.class)}, args: &[${args}], `
-    + `restart: ${e.restart ?? false}, new_fd: ${e.newFd ?? false} },`
+    + `restart: ${e.restart ?? false}, new_fd: ${e.newFd ?? false}, group: "${e.policy}" },`
 }
 
 function tableRs(): string {

@@ -19,6 +19,7 @@
  *   unix PATH             a stream and a datagram through a socket's path           unix(7)
  *   unnamed PATH          size of a file after its last name is gone                unlink(2), fstat(2)
  *   threads N PATH        N threads open and close PATH 200 times each              pthreads(7)
+ *   deadlock              a thread waits for a mutex that the first one keeps       futex(2)
  *   signalfd              a signal read from a descriptor                           signalfd(2)
  */
 #define _GNU_SOURCE
@@ -263,12 +264,26 @@ static int threads(int count, char *path) {
   return 0;
 }
 
+static void *lock(void *mutex) {
+  pthread_mutex_lock(mutex);
+  return NULL;
+}
+
+static int deadlock(void) {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_t t;
+  pthread_mutex_lock(&mutex);
+  pthread_create(&t, NULL, lock, &mutex);
+  return pthread_join(t, NULL);
+}
+
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
   if (!strcmp(v, "ran")) return !puts(SAID);
   if (!strncmp(v, "mmap", 4) || !strncmp(v, "mprotect", 8)) return memory(v, argc > 2 ? argv[2] : "");
   if (!strcmp(v, "pty")) return terminal();
   if (!strcmp(v, "signalfd")) return signals();
+  if (!strcmp(v, "deadlock")) return deadlock();
   if (argc < 3) return 2;
   if (strstr(v, "exec")) return execute(v, argv[2], argc > 3 ? argv[3] : "0");
   if (!strcmp(v, "dlopen")) return !puts(dlopen(argv[2], RTLD_NOW) ? "done" : dlerror());

@@ -1,4 +1,4 @@
-/** The TypeScript side of `recompiler`: verb → its file. The Rust client runs `run`, `exec` and `ps` itself. */
+/** The TypeScript side of `recompiler`: verb → its file. The Rust client runs what is about containers itself. */
 import { BuildError } from '../image/tree.ts'
 import { FAILED } from './output.ts'
 
@@ -14,10 +14,11 @@ const verbs: Readonly<Record<string, () => Promise<Verb>>> = {
   analyze: async () => (await import('./analyze.ts')).analyzeVerb,
   extract: async () => (await import('./extract.ts')).extractVerb,
   doctor: async () => (await import('./doctor.ts')).doctorVerb,
+  audit: async () => (await import('./audit.ts')).auditVerb,
   keys: async () => (await import('./keys.ts')).keysVerb,
 }
 
-const usage = `usage: recompiler VERB …        every verb but run, exec and extract takes --json
+const usage = `usage: recompiler VERB …        the verbs of images and of this host take --json, but extract
 
 images
   build [-t NAME] [-o DIR] INPUT  translate an image; INPUT is one of
@@ -41,10 +42,17 @@ images
 programs
   run [-i] [-t] [-e K=V] [-w DIR] [-u USER] IMAGE PATH [ARG...]
   exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] CONTAINER PATH [ARG...]
-  ps                              running containers
+  ps [-a | --wait [CONTAINER]]    running containers; --wait: their threads, and what each waits on
+  logs | stop | wait | rm CONTAINER
+  trace [OPTION]... IMAGE PATH [ARG...] | trace [OPTION]... -p CONTAINER     system calls, a line each
+      -e CALL,%GROUP,...          only these (%file %net %process %signal %mm %fd ...; ! before them: all but these)
+      -Z, --errno NAME,...        only what failed, or failed so
+      -c                          a table of counts and times; -T times, -s BYTES of strings, -o FILE
+  stats [-t SECONDS] CONTAINER    counts and times of its calls while this runs
 
 this host
   doctor                          what the host has, what is missing and how to get it; exit 1 when something is needed
+  audit verify FILE [--checkpoint SEQ:HASH]   is the audit log whole? exit 1 when not
   keys [show | generate | export [FILE]]      the signing key of builds
 
 IMAGE is a directory that build made, or a name in the store. Exit status 125: recompiler itself failed.

@@ -1,13 +1,19 @@
 /** The control socket: length-prefixed msgpack frames, SO_PEERCRED checked, stdio by SCM_RIGHTS. */
 import { closeSync, openSync } from 'node:fs'
+import { EAGAIN } from '../abi/errno.ts'
 import { addon } from '../native/addon.ts'
 import { VkError } from './errors.ts'
 import { decode, frame, listOf, MAX_FRAME, textOf } from './frames.ts'
 import type { Loop } from './loop.ts'
-import type { Job, Result, Runtime } from './runtime.ts'
+import type { Job, Result, Running, Runtime } from './runtime.ts'
 import type { Mount, StartRequest } from './start.ts'
+import { waitsOf } from './waits.ts'
+import { MAX_WATCH_BYTES, type Watcher, type WatchRequest } from './watch.ts'
 
 export const PROTOCOL_VERSION = 1
+/** Bytes that wait for a client to read them: beyond the first records of calls are left out, beyond the second it is given up. */
+const MAX_RECORDS = 4 << 20
+const MAX_QUEUED = 16 << 20
 /** Descriptors that a client may have on the way. */
 const MAX_FDS = 8
 const MAX_MOUNTS = 64
@@ -47,6 +53,13 @@ function mountsOf(m: Message): Mount[] {
   })
 }
 
+function watchOf(m: Message): WatchRequest {
+  const calls = m['calls'], bytes = m['bytes'] ?? 32
+  if (calls !== undefined && !(calls instanceof Uint8Array)) throw wrong('calls')
+  if (typeof bytes !== 'number' || !(bytes >= 0 && bytes <= MAX_WATCH_BYTES)) throw wrong('bytes')
+  return { calls: Buffer.from(calls ?? []), bytes: Math.floor(bytes), records: m['records'] === true, stats: m['stats'] === true }
+}
+
 const startOf = (m: Message): StartRequest => ({
   path: text(m, 'path') || undefined, argv: list(m, 'argv'), env: list(m, 'env'), cwd: text(m, 'cwd'), user: text(m, 'user'), tty: m['tty'] === true,
 })
@@ -60,6 +73,14 @@ class Session {
   private detach = false
   private closed = false
   private readonly unwatch: () => void
+  /** What the socket did not take yet. */
+  private readonly queue: Buffer[] = []
+  private queued = 0
+  private flushing: NodeJS.Timeout | undefined
+  /** Records that were left out since the client was last told. */
+  private lost = 0
+  /** What this client watches. */
+  private watching: { readonly on: Running; readonly watcher: Watcher } | undefined
 
   private readonly fd: number
   private readonly loop: Loop
@@ -72,11 +93,58 @@ class Session {
     this.unwatch = loop.watch(fd, () => this.readable())
   }
 
-  /** A client that does not read is given up: nothing waits for it. */
+  /** A client that does not read is given up in the end: nothing waits for it. */
   private send(message: object): void {
     if (this.closed) return
-    const bytes = frame(message)
-    if (addon.send(this.fd, bytes, []) !== bytes.length) this.close()
+    this.queue.push(frame(message))
+    this.queued += this.queue.at(-1)!.length
+    if (this.queued > MAX_QUEUED) this.close()
+    else if (!this.flushing) this.flush()
+  }
+
+  private flush(): void {
+    this.flushing = undefined
+    for (let bytes = this.queue[0]; bytes; bytes = this.queue[0]) {
+      const n = addon.send(this.fd, bytes, [])
+      if (n < 0 && n !== -EAGAIN) return this.close()
+      this.queued -= Math.max(n, 0)
+      if (n === bytes.length) {
+        this.queue.shift()
+        continue
+      }
+      if (n > 0) this.queue[0] = bytes.subarray(n)
+      this.flushing = setTimeout(() => this.flush(), 1)
+      return
+    }
+  }
+
+  private record(bytes: Buffer): void {
+    if (this.queued > MAX_RECORDS) {
+      this.lost++
+      return
+    }
+    if (this.lost > 0) this.send({ type: 'lost', records: this.lost })
+    this.lost = 0
+    this.send({ type: 'record', record: bytes })
+  }
+
+  private watcher(q: WatchRequest): Watcher {
+    return { ...q, record: (bytes) => this.record(bytes), ended: (calls) => this.send({ type: 'stats', calls }) }
+  }
+
+  private sendStats(on: Running): void {
+    this.send({ type: 'stats', calls: on.watchers.stats() })
+  }
+
+  /** Watches a running container until the client goes or the container ends. */
+  private watch(m: Message): void {
+    if (this.watching) throw new VkError('VK_ERR_PROTOCOL', 'one watch a connection')
+    const on = this.runtime.findRunning(needed(m, 'container'))
+    const watcher = this.watcher(watchOf(m))
+    this.watching = { on, watcher }
+    if (watcher.stats) this.sendStats(on)
+    on.watchers.add(watcher)
+    this.runtime.wait(on.entry.id, (result) => { if (!this.closed) this.ended(result) })
   }
 
   private readable(): void {
@@ -123,7 +191,7 @@ class Session {
       this.greeted = true
       this.send({
         type: 'hello', version: PROTOCOL_VERSION, daemon: 'vkernel 0.1.0', pid: process.pid,
-        capabilities: ['run', 'exec', 'detach', 'mounts', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'shutdown'],
+        capabilities: ['run', 'exec', 'detach', 'mounts', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'watch', 'waits', 'shutdown'],
       })
       return
     }
@@ -154,6 +222,16 @@ class Session {
         if (sent !== bytes.length) this.close()
         return
       }
+      case 'watch': return this.watch(m)
+      case 'stats': {
+        if (!this.watching) throw new VkError('VK_ERR_PROTOCOL', 'stats come after watch')
+        return this.sendStats(this.watching.on)
+      }
+      case 'waits': {
+        const which = text(m, 'container')
+        const all = which ? [runtime.findRunning(which)] : [...runtime.running.values()]
+        return this.send({ type: 'waits', waits: all.flatMap((r) => waitsOf(r.container, r.ring)) })
+      }
       case 'stop': {
         const ms = m['timeoutMs']
         return runtime.stopContainer(needed(m, 'container'), typeof ms === 'number' && ms >= 0 && ms <= 3_600_000 ? ms : 10_000, (r) => this.ended(r))
@@ -174,6 +252,7 @@ class Session {
   }
 
   private ended(result: Result): void {
+    if (this.lost > 0) this.send({ type: 'lost', records: this.lost })
     this.send({ type: 'exit', ...result })
   }
 
@@ -184,6 +263,7 @@ class Session {
       if (stdio.length !== (detached ? 0 : 3) || this.job) throw new VkError('VK_ERR_PROTOCOL', 'run needs stdin, stdout and stderr, once a connection')
       const request = startOf(m)
       if (detached && request.tty) throw new VkError('VK_ERR_PROTOCOL', 'a detached container has no terminal: -d or -t')
+      const watcher = m['type'] === 'run' && typeof m['watch'] === 'object' && m['watch'] !== null ? this.watcher(watchOf(m['watch'] as Message)) : undefined
       this.detach = detached || m['detachOnClose'] === true
       const callbacks: Pick<Job, 'started' | 'ended'> = {
         started: (pid) => this.send({ type: 'started', container: this.job?.running.entry.id ?? '', pid }),
@@ -195,8 +275,9 @@ class Session {
       this.job = m['type'] === 'exec'
         ? this.runtime.exec(needed(m, 'container'), request, stdio, callbacks)
         : this.runtime.run({
-          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m),
+          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m), watcher,
         }, callbacks)
+      if (watcher) this.watching = { on: this.job.running, watcher }
     } finally {
       for (const fd of stdio) closeSync(fd)
     }
@@ -206,6 +287,8 @@ class Session {
     if (this.closed) return
     this.closed = true
     this.unwatch()
+    clearTimeout(this.flushing)
+    this.watching?.on.watchers.remove(this.watching.watcher)
     closeSync(this.fd)
     this.dropFds()
     // A client that is gone takes its process with it, unless it asked otherwise.

@@ -17,6 +17,12 @@ const HIGH = 0x1_0000_0000
 /** A reply whose descriptors could not be sent yet. */
 interface Deferred { readonly task: Task; readonly slot: number; readonly nr: number; readonly ret: number; readonly fds: number[]; tries: number }
 
+/** What one call has cost so far: `below[n]` of its calls took less than 64·2^n ns, and not less than half of it. */
+export interface CallStats { readonly nr: number; readonly count: number; readonly failed: number; readonly ns: number; readonly longest: number; readonly below: number[] }
+
+/** A thread as it says itself; `nr` −1: it is in its own code. */
+export interface Doing { readonly task: number; readonly tid: number; readonly nr: number; readonly word: number; readonly owner: number; readonly args: readonly bigint[] }
+
 /** Milliseconds that a reply waits for a guest to read its connection. */
 const MAX_TRIES = 5000
 
@@ -160,6 +166,46 @@ export class Ring {
     }
   }
 
+  /** Says what of the calls is watched: WATCH_ bits, bytes of a string, a bit a call. */
+  watch(flags: number, bytes: number, calls: Buffer): void {
+    calls.copy(this.buffer, R.HDR_WATCH_CALLS)
+    Atomics.store(this.words, R.HDR_WATCH_BYTES / 4, bytes)
+    Atomics.store(this.words, R.HDR_WATCH / 4, flags)
+  }
+
+  /** What was counted while somebody watched. */
+  stats(): CallStats[] {
+    const out: CallStats[] = []
+    for (let nr = 0; nr < R.STATS_CALLS; nr++) {
+      const at = R.STATS_OFF + nr * R.STATS_SIZE
+      const u64 = (n: number): number => Number(this.buffer.readBigUInt64LE(at + 8 * n))
+      const count = u64(0)
+      if (count === 0) continue
+      out.push({ nr, count, failed: u64(1), ns: u64(2), longest: u64(3), below: Array.from({ length: R.STATS_BUCKETS }, (_, n) => this.buffer.readUInt32LE(at + 32 + 4 * n)) })
+    }
+    return out
+  }
+
+  private * threadEntries(): Generator<[entry: number, at: number]> {
+    for (let w = 0; w < R.RING_THREADS / 32; w++) {
+      let bits = Atomics.load(this.words, R.HDR_THREADS / 4 + w)
+      while (bits !== 0) {
+        const bit = 31 - Math.clz32(bits & -bits)
+        bits &= bits - 1
+        yield [w * 32 + bit, R.THREADS_OFF + (w * 32 + bit) * R.THREAD_SIZE]
+      }
+    }
+  }
+
+  /** What the threads are doing. */
+  threads(): Doing[] {
+    return [...this.threadEntries()].map(([, at]) => ({
+      task: this.buffer.readUInt32LE(at), tid: this.buffer.readUInt32LE(at + 4), nr: this.buffer.readUInt32LE(at + R.THREAD_CALL) - 1,
+      word: this.buffer.readUInt32LE(at + R.THREAD_WORDS), owner: this.buffer.readUInt32LE(at + R.THREAD_WORDS + 4),
+      args: [0, 1, 2, 3].map((n) => this.buffer.readBigUInt64LE(at + R.THREAD_ARGS + 8 * n)),
+    }))
+  }
+
   /** Frees the slots of a dead task. */
   release(task: Task): void {
     for (const d of this.deferred.filter((d) => d.task === task)) {
@@ -171,6 +217,9 @@ export class Ring {
       this.owners[slot] = 0
       Atomics.store(this.words, (R.SLOTS_OFF + slot * R.SLOT_SIZE) / 4, 0)
       Atomics.and(this.words, R.HDR_CLAIMED / 4 + (slot >> 5), ~(1 << (slot & 31)))
+    }
+    for (const [n, at] of this.threadEntries()) {
+      if (this.words[at / 4] === task.num) Atomics.and(this.words, R.HDR_THREADS / 4 + (n >> 5), ~(1 << (n & 31)))
     }
   }
 

@@ -11,6 +11,7 @@ import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
 import { Ring } from './ring.ts'
 import { mountAll, prepare, type Mount, type StartRequest } from './start.ts'
+import { Watchers, type Watcher } from './watch.ts'
 import { Zygote, type ZygoteEvent } from './zygote.ts'
 
 export interface RunRequest extends StartRequest {
@@ -23,6 +24,8 @@ export interface RunRequest extends StartRequest {
   readonly rm: boolean
   /** stdin, stdout, stderr; none for a detached container. */
   readonly stdio: readonly number[]
+  /** Watches from the first call on. */
+  readonly watcher: Watcher | undefined
 }
 
 export interface Result { readonly code: number; readonly signal?: number; readonly error?: string }
@@ -56,6 +59,7 @@ export interface Running {
   readonly entry: Entry
   readonly container: Container
   readonly ring: Ring
+  readonly watchers: Watchers
   readonly zygote: Zygote
   /** What `exec` takes over: the image's configuration, with the container's own environment, directory and user. */
   readonly config: Config
@@ -124,6 +128,7 @@ export class Runtime {
       upper: join(this.state, 'containers', id), audit: this.audit, hostname: id,
       terminal: q.tty ? q.stdio[0] : undefined,
       onTask: (task) => { if (running) this.watchTask(running, task) },
+      onRecord: (nr, bytes) => running?.watchers.record(nr, bytes),
     })
     const { config } = zygote.manifest.predicate
     const stdio = [...q.stdio]
@@ -134,12 +139,13 @@ export class Runtime {
       const ring = new Ring(container, (task, what) => this.violation(container, task, what), (task) => this.connection(container, task))
       const entry: Entry = { id, name: q.name, image: q.image, startedAt: Date.now(), rm: q.rm || !q.detached, log, result: undefined, waiting: [] }
       running = {
-        entry, container, ring, zygote, pid: 0, job: undefined, unwatch: new Set(),
+        entry, container, ring, watchers: new Watchers(ring), zygote, pid: 0, job: undefined, unwatch: new Set(),
         config: { ...config, env: start.env.map(String), cwd: q.cwd || config.cwd, user: q.user || config.user },
       }
       zygote.acquire()
       this.running.set(id, running)
       this.entries.set(id, entry)
+      if (q.watcher) running.watchers.add(q.watcher)
       this.watch(running, ring.doorbell, () => { drainEvent(ring.doorbell); return true })
       running.job = this.spawn(running, start, q.tty, stdio, callbacks, undefined)
       return running.job
@@ -164,7 +170,7 @@ export class Runtime {
     return found
   }
 
-  private findRunning(which: string): Running {
+  findRunning(which: string): Running {
     const r = this.running.get(this.find(which).id)
     if (!r || !r.pid) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${which} is not running`)
     return r
@@ -302,6 +308,7 @@ export class Runtime {
     r.unwatch.clear()
     r.container.destroy()
     if (this.hot === r.ring) this.hot = undefined
+    r.watchers.close()
     r.ring.destroy()
     r.zygote.release()
   }

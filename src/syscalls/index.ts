@@ -1,12 +1,12 @@
 /** All handlers of mediated calls, by number. */
-import { CALL_NODE, CALL_REPORT } from '../abi/ring.ts'
+import { CALL_NODE, CALL_RECORD, CALL_REPORT } from '../abi/ring.ts'
 import { handlers as attributes } from './attributes.ts'
 import { handlers as exec } from './exec.ts'
 import { handlers as file } from './file.ts'
 import type { Handler } from './handler.ts'
 import { handlers as net } from './net.ts'
 import { ioctl, openat } from './open.ts'
-import { handlers as process, node, report } from './process.ts'
+import { handlers as process, node, record, report } from './process.ts'
 import { nrOf } from './table/index.ts'
 import { handlers as xattr } from './xattr.ts'
 
@@ -16,4 +16,5 @@ export const handlers: ReadonlyMap<number, Handler> = new Map([
   ...Object.entries(named).map(([name, h]): [number, Handler] => [nrOf(name), h]),
   [CALL_REPORT, report],
   [CALL_NODE, node],
+  [CALL_RECORD, record],
 ])

@@ -43,6 +43,13 @@ export function report(call: Call): number {
   return 0
 }
 
+/** RECORD: args[0]: a call's record, args[1]: its number. */
+export function record(call: Call): number {
+  const bytes = call.bytes(0)
+  if (bytes) call.task.container.onRecord(call.int(1), bytes)
+  return 0
+}
+
 /** NODE: args[0]: nid of a directory of the image, args[1]: a name in it; without one the directory itself. */
 export function node(call: Call): number {
   const name = call.text(1)

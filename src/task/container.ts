@@ -42,6 +42,8 @@ export interface ContainerOptions {
   readonly terminal: number | undefined
   /** A new task's connection wants to be followed. */
   readonly onTask: (task: Task) => void
+  /** A record of a call (docs/abi.md), for who watches. */
+  readonly onRecord: (nr: number, bytes: Buffer) => void
 }
 
 /** Announced children that are not numbered yet: more is a violation. */
@@ -66,6 +68,7 @@ export class Container {
   private nextTask = 1
   private readonly audit: Audit
   private readonly onTask: (task: Task) => void
+  readonly onRecord: (nr: number, bytes: Buffer) => void
   /** Processes that have ended and are not waited for yet, by guest pid. */
   private readonly zombies = new Map<number, { task: Task; start: string }>()
   private readonly reported = new Set<string>()
@@ -76,6 +79,7 @@ export class Container {
     this.audit = o.audit
     this.hostname = o.hostname
     this.onTask = o.onTask
+    this.onRecord = o.onRecord
     this.egress = o.egress
     this.vfs = new Vfs(o.image, o.upper)
     this.gate = new Gate(o.approvals, o.audit, o.id)

@@ -49,6 +49,8 @@ pub struct Syscall {
     pub restart: bool,
     /// The result is a new descriptor.
     pub new_fd: bool,
+    /// Its file in src/syscalls/table: fd, file, mm, net, …
+    pub group: &'static str,
 }
 
 /// The row of a number.

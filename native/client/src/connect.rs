@@ -1,106 +1,14 @@
 //! The daemon's control socket: frames, descriptors, and starting a daemon when there is none.
 
+use crate::message::{Code, Message, Reply};
 use crate::tty::Terminal;
-use serde::{Deserialize, Serialize};
+use crate::watch::Printer;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
-
-/// Bytes that need not be UTF-8, as msgpack's bin.
-#[derive(Debug)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Serialize for Bytes {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_bytes(&self.0)
-    }
-}
-
-#[derive(Serialize, Debug)]
-pub struct Mount {
-    pub host: String,
-    pub guest: String,
-    pub ro: bool,
-    pub tmpfs: bool,
-}
-
-/// What this program sends.
-#[derive(Serialize, Default, Debug)]
-#[serde(rename_all = "camelCase")]
-pub struct Message {
-    pub r#type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub argv: Option<Vec<Bytes>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<Vec<Bytes>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tty: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signo: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rm: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detached: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detach_on_close: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mounts: Option<Vec<Mount>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub all: Option<bool>,
-}
-
-/// What the daemon answers.
-#[derive(Deserialize, Debug)]
-pub struct Reply {
-    pub r#type: String,
-    pub code: Option<Code>,
-    pub error: Option<String>,
-    pub message: Option<String>,
-    pub hint: Option<String>,
-    /// Exit status of this program for an `error`.
-    pub status: Option<u8>,
-    pub container: Option<String>,
-    pub containers: Option<Vec<Container>>,
-}
-
-/// `code` is an exit code in `exit` and a name in `error`.
-#[derive(Deserialize, Debug)]
-#[serde(untagged)]
-pub enum Code {
-    Number(u8),
-    Name(#[allow(dead_code, reason = "shown in Debug only; the message says it in words")] String),
-}
-
-#[derive(Deserialize, Debug)]
-pub struct Container {
-    pub id: String,
-    pub name: String,
-    pub image: String,
-    pub pid: i32,
-    pub tasks: u32,
-    pub code: Option<u8>,
-}
 
 /// What `main` exits with after a failure: the daemon's word, else 125.
 static FAILURE: AtomicU8 = AtomicU8::new(125);
@@ -110,7 +18,7 @@ pub fn failure_status() -> u8 {
 }
 
 /// The sentence of an `error` reply.
-fn failure(r: Reply) -> String {
+pub fn failure(r: Reply) -> String {
     FAILURE.store(r.status.unwrap_or(125), Ordering::Relaxed);
     let hint = r.hint.map_or(String::new(), |h| format!("\n{h}"));
     format!("{}{hint}", r.message.unwrap_or_default())
@@ -281,7 +189,12 @@ impl Connection {
     }
 
     /// Passes signals, the terminal and the exit status through until the program ends.
-    pub fn follow(&mut self, signals: i32, terminal: Option<Terminal>) -> Result<u8, String> {
+    pub fn follow(
+        &mut self,
+        signals: i32,
+        terminal: Option<Terminal>,
+        mut watch: Option<&mut Printer>,
+    ) -> Result<u8, String> {
         let mut terminal = terminal;
         loop {
             let (master, input) = terminal.as_ref().map_or((-1, -1), |t| (t.master, t.input));
@@ -321,10 +234,27 @@ impl Connection {
                         return Ok(code);
                     }
                     "error" => return Err(failure(m)),
-                    _ => {}
+                    _ => {
+                        if let Some(p) = &mut watch {
+                            p.message(m);
+                        }
+                    }
                 }
             }
         }
+    }
+
+    /// Waits for a message or a signal, at most `ms` milliseconds (negative: for ever): whether it was a message.
+    pub fn wait(&self, signals: i32, ms: i32) -> Result<bool, String> {
+        let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut p = [poll(self.stream.as_raw_fd()), poll(signals)];
+        // SAFETY: polls two descriptors.
+        unsafe { libc::poll(p.as_mut_ptr(), 2, ms) };
+        if p[1].revents != 0 {
+            crate::tty::take_signal(signals);
+            return Ok(false);
+        }
+        Ok(p[0].revents != 0)
     }
 
     /// Waits until a detached container has started, and prints its id.

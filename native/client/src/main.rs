@@ -2,19 +2,23 @@
 //! Exit status as docker's: the program's own, 125 for failures of ours, 126 and 127 from the guest.
 
 mod connect;
+mod message;
 mod probe;
 mod ps;
 mod store;
 mod tty;
+mod watch;
 
-use connect::{Bytes, Connection, Message, Mount};
+use connect::Connection;
+use message::{Bytes, Message, Mount};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: recompiler run [OPTION]... IMAGE [PATH [ARG...]]
        recompiler exec [-i] [-t] [-e K=V]... [-w DIR] [-u USER] CONTAINER PATH [ARG...]
-       recompiler ps [-a] | logs CONTAINER | stop [-t SECONDS] CONTAINER | wait CONTAINER | rm CONTAINER
+       recompiler trace [OPTION]... IMAGE [PATH [ARG...]] | trace -p CONTAINER | stats CONTAINER
+       recompiler ps [-a | --wait [CONTAINER]] | logs CONTAINER | stop [-t SECONDS] CONTAINER | wait CONTAINER | rm CONTAINER
        recompiler build | verify …   (recompiler help)
 options of run:
   -i                    keep standard input
@@ -42,6 +46,7 @@ struct Options {
     mounts: Vec<Mount>,
     cwd: Option<String>,
     user: Option<String>,
+    trace: watch::Options,
     /// Image or container, path, arguments.
     rest: Vec<OsString>,
 }
@@ -79,6 +84,9 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
         for a in split_flags(&a) {
             let mut value = || inline.clone().or_else(|| it.next().cloned()).ok_or(format!("{a} needs a value"));
             let text = |v: OsString| v.into_string().map_err(|_| format!("{a}: its value is not UTF-8"));
+            if verb == "trace" && o.trace.take(&a, &mut value)? {
+                continue;
+            }
             match (a.as_str(), verb) {
                 ("-i" | "--interactive", _) => o.interactive = true,
                 ("-t" | "--tty", _) => o.tty = true,
@@ -86,11 +94,11 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
                 ("-w" | "--workdir", _) => o.cwd = Some(text(value()?)?),
                 ("-u" | "--user", _) => o.user = Some(text(value()?)?),
                 ("--detach-on-close", _) => o.detach_on_close = true,
-                ("--rm", "run") => o.rm = true,
+                ("--rm", "run" | "trace") => o.rm = true,
                 ("-d" | "--detach", "run") => o.detach = true,
-                ("--name", "run") => o.name = Some(text(value()?)?),
-                ("-v" | "--volume", "run") => o.mounts.push(mount(&text(value()?)?)?),
-                ("--tmpfs", "run") => {
+                ("--name", "run" | "trace") => o.name = Some(text(value()?)?),
+                ("-v" | "--volume", "run" | "trace") => o.mounts.push(mount(&text(value()?)?)?),
+                ("--tmpfs", "run" | "trace") => {
                     o.mounts.push(Mount { host: String::new(), guest: text(value()?)?, ro: false, tmpfs: true });
                 }
                 ("--", _) => {
@@ -102,8 +110,11 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
         }
     }
     o.rest.extend(it.cloned());
-    if o.rest.len() < if verb == "run" { 1 } else { 2 } {
-        return Err(format!("what shall run?\n{USAGE}"));
+    if verb == "trace" && o.trace.container.is_some() {
+        return if o.rest.is_empty() { Ok(o) } else { Err(format!("-p goes without a command\n{}", watch::USAGE)) };
+    }
+    if o.rest.len() < if verb == "exec" { 2 } else { 1 } {
+        return Err(format!("what shall run?\n{}", if verb == "trace" { watch::USAGE } else { USAGE }));
     }
     if o.detach && (o.tty || o.interactive) {
         return Err("-d goes without -i and -t: nobody is there to type".into());
@@ -130,7 +141,12 @@ fn environment(o: &Options) -> Vec<Bytes> {
 }
 
 fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
-    let o = parse(verb, args)?;
+    let mut o = parse(verb, args)?;
+    if o.trace.container.is_some() {
+        return watch::attach(o.trace, None);
+    }
+    let tracing = verb == "trace";
+    let verb = if tracing { "run" } else { verb };
     let first = o.rest[0].to_str().ok_or("the image's name is not UTF-8")?;
     let image = if verb == "run" { Some(store::resolve(first)?.display().to_string()) } else { None };
     let path =
@@ -158,10 +174,13 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
         rm: Some(o.rm),
         detached: Some(o.detach),
         detach_on_close: Some(o.detach_on_close),
-        mounts: (!o.mounts.is_empty()).then_some(o.mounts),
+        mounts: (!o.mounts.is_empty()).then(|| std::mem::take(&mut o.mounts)),
+        watch: tracing.then(|| o.trace.watch()),
         ..Message::default()
     };
     let signals = tty::forwarded_signals()?;
+    let mut printer =
+        if tracing { Some(watch::Printer::new(std::mem::take(&mut o.trace), o.tty && o.interactive)?) } else { None };
     c.send(&request, if o.detach { &[] } else { &streams })?;
     if o.detach {
         return c.print_id();
@@ -169,7 +188,11 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
     if let Some(t) = &terminal {
         t.close_slave();
     }
-    c.follow(signals, terminal)
+    let result = c.follow(signals, terminal, printer.as_mut());
+    if let Some(p) = &mut printer {
+        p.finish();
+    }
+    result
 }
 
 /// logs, stop, wait, rm: one container each.
@@ -207,8 +230,12 @@ fn typescript(args: &[OsString]) -> String {
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match args.first().and_then(|a| a.to_str()) {
-        Some(verb @ ("run" | "exec")) => start(verb, &args[1..]),
+        Some(verb @ ("run" | "exec" | "trace")) => start(verb, &args[1..]),
         Some(verb @ ("logs" | "stop" | "wait" | "rm")) => on_container(verb, &args[1..]),
+        Some("stats") => watch::stats(&args[1..]),
+        Some("ps") if args.get(1).is_some_and(|a| a == "--wait") && args.len() < 4 => {
+            ps::waits(args.get(2).map(|a| a.to_string_lossy().into_owned()))
+        }
         Some("ps") if args.len() < 3 && args.get(1).is_none_or(|a| a == "-a") => ps::ps(args.len() == 2),
         Some("probe") => {
             println!("{}", probe::probe());

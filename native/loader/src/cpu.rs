@@ -55,6 +55,8 @@ pub struct Thread {
     pub robust_list: u64,
     pub tid: i32,
     pub slot: Option<u32>,
+    /// Its entry among the container's threads (ring.rs).
+    pub entry: crate::ring::ThreadEntry,
     cache: Cache,
     text_generation: u64,
     depth: u32,
@@ -99,6 +101,7 @@ impl Thread {
             robust_list: 0,
             tid: 0,
             slot: None,
+            entry: crate::ring::ThreadEntry::Unclaimed,
             cache: Cache::new(),
             text_generation: 0,
             depth: 0,

@@ -42,6 +42,7 @@ mod stack;
 mod syscall;
 mod thread;
 mod trace;
+mod watch;
 mod zygote;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use crate::cpu::Thread;
 use crate::errno::{EIO, EMFILE, Errno, SysResult, from_raw};
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use vkernel_abi::generated::ring as abi;
 
 static RING: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
@@ -64,34 +64,117 @@ fn slot_off(slot: u32) -> usize {
     abi::SLOTS_OFF + slot as usize * abi::SLOT_SIZE
 }
 
-/// The thread's slot, claimed when first needed.
-fn slot(t: &mut Thread) -> Result<u32, Errno> {
-    if let Some(slot) = t.slot {
-        return Ok(slot);
-    }
-    for n in 0..8 {
-        let w = word(abi::HDR_CLAIMED + 4 * n);
+/// Sets the first clear bit of `count` from byte `at` of the header on; None: all are set.
+fn claim(at: usize, count: usize) -> Option<u32> {
+    for n in 0..count / 32 {
+        let w = word(at + 4 * n);
         let mut bits = w.load(Ordering::Relaxed);
         while bits != u32::MAX {
             let bit = (!bits).trailing_zeros();
             match w.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    let slot = n as u32 * 32 + bit;
-                    t.slot = Some(slot);
-                    return Ok(slot);
-                }
+                Ok(_) => return Some(n as u32 * 32 + bit),
                 Err(seen) => bits = seen,
             }
         }
     }
-    Err(crate::errno::EAGAIN)
+    None
 }
 
-/// Gives the thread's slot back.
+fn unclaim(at: usize, bit: u32) {
+    word(at + 4 * (bit as usize / 32)).fetch_and(!(1 << (bit % 32)), Ordering::AcqRel);
+}
+
+/// The thread's slot, claimed when first needed.
+fn slot(t: &mut Thread) -> Result<u32, Errno> {
+    if t.slot.is_none() {
+        t.slot = claim(abi::HDR_CLAIMED, abi::RING_SLOTS);
+    }
+    t.slot.ok_or(crate::errno::EAGAIN)
+}
+
+/// Gives the thread's slot and entry back.
 pub fn release(t: &mut Thread) {
     if let Some(slot) = t.slot.take() {
-        word(abi::HDR_CLAIMED + 4 * (slot as usize / 32)).fetch_and(!(1 << (slot % 32)), Ordering::AcqRel);
+        unclaim(abi::HDR_CLAIMED, slot);
     }
+    if let ThreadEntry::At(n) = std::mem::replace(&mut t.entry, ThreadEntry::Unclaimed) {
+        unclaim(abi::HDR_THREADS, n);
+    }
+}
+
+/// Where a thread says what it is doing.
+#[derive(Clone, Copy, PartialEq)]
+pub enum ThreadEntry {
+    Unclaimed,
+    At(u32),
+    /// There was none left: nobody sees what it does.
+    None,
+}
+
+fn wide(off: usize) -> &'static AtomicU64 {
+    // SAFETY: as `word`, aligned to 8.
+    unsafe { &*RING.load(Ordering::Relaxed).add(off).cast::<AtomicU64>() }
+}
+
+/// Says that the thread is in call `nr`; returns what is watched (abi::WATCH_*).
+pub fn doing(t: &mut Thread, nr: u32, args: &[u64; 6]) -> u32 {
+    if RING.load(Ordering::Relaxed).is_null() {
+        return 0;
+    }
+    if t.entry == ThreadEntry::Unclaimed {
+        t.entry = claim(abi::HDR_THREADS, abi::RING_THREADS).map_or(ThreadEntry::None, ThreadEntry::At);
+        if let ThreadEntry::At(n) = t.entry {
+            let at = abi::THREADS_OFF + n as usize * abi::THREAD_SIZE;
+            word(at).store(TASK.load(Ordering::Relaxed), Ordering::Relaxed);
+            word(at + 4).store(t.tid as u32, Ordering::Relaxed);
+        }
+    }
+    if let ThreadEntry::At(n) = t.entry {
+        let at = abi::THREADS_OFF + n as usize * abi::THREAD_SIZE;
+        for (k, v) in args[..4].iter().enumerate() {
+            wide(at + abi::THREAD_ARGS + 8 * k).store(*v, Ordering::Relaxed);
+        }
+        if i64::from(nr) == libc::SYS_futex {
+            // The word, and where a pthread_mutex_t has its owner's number.
+            let word = crate::guest::read::<u32>(args[0]).unwrap_or(0);
+            let owner = crate::guest::read::<u32>(args[0] + 8).unwrap_or(0);
+            wide(at + abi::THREAD_WORDS).store(u64::from(word) | u64::from(owner) << 32, Ordering::Relaxed);
+        }
+        self::word(at + abi::THREAD_CALL).store(nr.wrapping_add(1), Ordering::Release);
+    }
+    word(abi::HDR_WATCH).load(Ordering::Relaxed)
+}
+
+/// The call has ended.
+pub fn idle(t: &Thread) {
+    if let ThreadEntry::At(n) = t.entry {
+        word(abi::THREADS_OFF + n as usize * abi::THREAD_SIZE + abi::THREAD_CALL).store(0, Ordering::Relaxed);
+    }
+}
+
+/// Whether records of this call are wanted.
+pub fn recorded(nr: u32) -> bool {
+    let nr = nr as usize;
+    nr < abi::STATS_CALLS && word(abi::HDR_WATCH_CALLS + 4 * (nr / 32)).load(Ordering::Relaxed) & 1 << (nr % 32) != 0
+}
+
+/// Bytes of a string or buffer that a record takes along.
+pub fn record_bytes() -> usize {
+    word(abi::HDR_WATCH_BYTES).load(Ordering::Relaxed) as usize
+}
+
+/// Counts a call that took `ns`.
+pub fn count(nr: u32, ns: u64, failed: bool) {
+    if nr as usize >= abi::STATS_CALLS {
+        return;
+    }
+    let at = abi::STATS_OFF + nr as usize * abi::STATS_SIZE;
+    wide(at).fetch_add(1, Ordering::Relaxed);
+    wide(at + 8).fetch_add(u64::from(failed), Ordering::Relaxed);
+    wide(at + 16).fetch_add(ns, Ordering::Relaxed);
+    wide(at + 24).fetch_max(ns, Ordering::Relaxed);
+    let bucket = (64 - (ns >> 6).leading_zeros() as usize).min(abi::STATS_BUCKETS - 1);
+    word(at + 32 + 4 * bucket).fetch_add(1, Ordering::Relaxed);
 }
 
 /// The window of a slot.

@@ -1,10 +1,10 @@
 //! The only door: a guest's system call goes by number to the one place that answers it.
 
 use crate::cpu::{Leave, Thread};
-use crate::errno::{EACCES, ENOSYS, EPERM, SysResult, to_raw};
+use crate::errno::{EACCES, ENOSYS, EPERM, SysResult};
 use crate::{
     clone, direct, exec, fdcalls, futexcalls, image, ipc, listing, local, mediated, memcalls, messages, netcalls,
-    prctl, process, sigcalls, signal, thread, trace,
+    prctl, process, sigcalls, signal, thread, watch,
 };
 use std::sync::Mutex;
 use vkernel_abi::syscall::{Class, Syscall, find};
@@ -23,46 +23,21 @@ pub struct Outcome {
 pub fn dispatch(t: &mut Thread, nr: u64) -> wasmtime::Result<Outcome> {
     let args = t.args();
     let row = find(nr & 0xffff_ffff);
+    let watched = watch::enter(t, nr as u32, &args, row);
     if nr as i64 == libc::SYS_rt_sigreturn {
+        watch::done(t, None, nr as u32, row, Ok(Ok(0)));
         if signal::sigreturn(t).is_err() {
             signal::force(t, libc::SIGSEGV, 0x80, 0, 13);
         }
         return Ok(Outcome { value: Ok(0), restartable: false, restores_state: true });
     }
-    let value = match answer(t, nr as i64, args, row) {
-        Ok(v) => v,
-        Err(leave) => {
-            if trace::calls() {
-                trace::line(&format!("{}(…) leaves: {leave}", name(row)));
-            }
-            return Err(leave.into());
-        }
-    };
-    if trace::calls() {
-        trace_call(row, nr, args, value);
-    }
-    Ok(Outcome { value, restartable: row.is_some_and(|r| r.restart), restores_state: false })
+    let value = answer(t, nr as i64, args, row);
+    watch::done(t, watched, nr as u32, row, value.as_ref().copied());
+    Ok(Outcome { value: value?, restartable: row.is_some_and(|r| r.restart), restores_state: false })
 }
 
 fn name(row: Option<&Syscall>) -> &'static str {
     row.map_or("?", |r| r.name)
-}
-
-fn trace_call(row: Option<&Syscall>, nr: u64, args: [u64; 6], value: SysResult) {
-    use vkernel_abi::syscall::Arg;
-    let mut shown = Vec::new();
-    for (n, a) in args.iter().enumerate() {
-        match row.and_then(|r| r.args.get(n)) {
-            Some(Arg::Path) => {
-                let p = crate::guest::read_path(*a).unwrap_or_default();
-                shown.push(format!("{:?}", String::from_utf8_lossy(&p)));
-            }
-            Some(_) => shown.push(format!("{a:#x}")),
-            None if row.is_none() => shown.push(format!("{a:#x}")),
-            None => {}
-        }
-    }
-    trace::line(&format!("{}[{nr}]({}) = {}", name(row), shown.join(", "), to_raw(value)));
 }
 
 /// The outer result is about the thread, the inner one the guest's.

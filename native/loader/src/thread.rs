@@ -223,6 +223,7 @@ fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>
     // SAFETY: gettid cannot fail.
     t.tid = unsafe { libc::gettid() };
     t.slot = None;
+    t.entry = ring::ThreadEntry::Unclaimed;
     t.robust_list = 0;
     ROBUST.lock().expect("not poisoned").clear();
     OTHERS.lock().expect("not poisoned").clear();

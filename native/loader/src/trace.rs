@@ -1,6 +1,6 @@
 //! What the loader says about a guest, off by default: the guest's stderr belongs to the guest.
-//! `VKERNEL_TRACE` in the zygote's environment turns it on: `fault` for what goes wrong, `syscall`
-//! for one strace-shaped line a call as well, `profile` for what ran in the interpreter, at exit.
+//! `VKERNEL_TRACE` in the zygote's environment turns it on: `fault` for what goes wrong, `profile` for
+//! what ran in the interpreter, at exit. Calls are told otherwise (watch.rs).
 
 use crate::cpu::Thread;
 use std::collections::BTreeMap;
@@ -14,8 +14,7 @@ static FD: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(2);
 pub fn init() {
     let level = match std::env::var("VKERNEL_TRACE").as_deref() {
         Ok("fault") => 1,
-        Ok("syscall") => 2,
-        Ok("profile") => 3,
+        Ok("profile") => 2,
         _ => 0,
     };
     LEVEL.store(level, Ordering::Relaxed);
@@ -32,17 +31,13 @@ pub fn on() -> bool {
     LEVEL.load(Ordering::Relaxed) > 0
 }
 
-pub fn calls() -> bool {
-    LEVEL.load(Ordering::Relaxed) == 2
-}
-
 /// What ran in the interpreter: (from translated code, address it began at) → (times, instructions).
 static INTERPRETED: Mutex<BTreeMap<(bool, u32), (u64, u64)>> = Mutex::new(BTreeMap::new());
 
 /// Counts a stretch of interpretation that began at `pc`; `single`: an instruction that translated
 /// code leaves to the interpreter.
 pub fn interpreted(single: bool, pc: u32, instructions: u64) {
-    if LEVEL.load(Ordering::Relaxed) == 3 {
+    if LEVEL.load(Ordering::Relaxed) == 2 {
         let mut all = INTERPRETED.lock().expect("not poisoned");
         let e = all.entry((single, pc)).or_default();
         e.0 += 1;
@@ -52,7 +47,7 @@ pub fn interpreted(single: bool, pc: u32, instructions: u64) {
 
 /// Tells the profile: at most 100 addresses, the most expensive first.
 pub fn exit() {
-    if LEVEL.load(Ordering::Relaxed) == 3 {
+    if LEVEL.load(Ordering::Relaxed) == 2 {
         let all = INTERPRETED.lock().expect("not poisoned");
         let mut list: Vec<_> = all.iter().collect();
         list.sort_by_key(|(_, (_, n))| std::cmp::Reverse(*n));

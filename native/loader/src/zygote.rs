@@ -2,7 +2,7 @@
 //! running container, for each request of the daemon (docs/abi.md). Single-threaded.
 
 use crate::exec::Bytes;
-use crate::{cpu, exec, image, lockdown, process, ring, signal, thread, trace};
+use crate::{cpu, exec, image, lockdown, process, ring, signal, thread, trace, watch};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI32, Ordering};
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
@@ -304,11 +304,14 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
         return Err("the daemon closed the connection".into());
     }
     lockdown::seal_process()?;
-    let argv = r.argv.into_iter().map(|b| b.0).collect();
-    let envp = r.env.into_iter().map(|b| b.0).collect();
+    let argv: Vec<_> = r.argv.into_iter().map(|b| b.0).collect();
+    let envp: Vec<_> = r.env.into_iter().map(|b| b.0).collect();
     // SAFETY: the control socket is the zygote's alone from here on.
     unsafe { libc::close(control) };
-    if let Err(e) = exec::first(&mut t, &r.path.0, argv, envp) {
+    let (shown, count) = (argv.clone(), envp.len());
+    let started = exec::first(&mut t, &r.path.0, argv, envp);
+    watch::first(&mut t, &r.path.0, &shown, count, started.map(|()| 0));
+    if let Err(e) = started {
         let path = String::from_utf8_lossy(&r.path.0);
         eprintln!("vkernel: {path}: {}", describe(e.0));
         let missing = e.0 == libc::ENOENT || e.0 == libc::ENOTDIR;
