@@ -6,20 +6,15 @@
  *
  * Without --seed it is a new one each time; it is printed, and makes the same calls again.
  */
-import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { makeImage } from '../scripts/images.ts'
-import { digestOf, root } from '../scripts/stamp.ts'
 import { TestDaemon, until } from '../src/daemon/testing.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import type { Entry } from '../src/syscalls/table/schema.ts'
+import { singleProgram, workOf } from './single.ts'
 
-const here = import.meta.dirname
-const out = join(root, 'build/fuzz')
-
-/** Calls that end the child at once, and the one that is answered by making a core of it. */
+/** Calls that end the child at once. */
 const LEFT_OUT = new Set(['exit', 'exit_group'])
 
 function rowC(e: Entry): string {
@@ -31,33 +26,19 @@ function rowC(e: Entry): string {
   return `  {${e.nr}, "${e.name}", ${args.length}, {${args.join(', ')}}},\n`
 }
 
-const FILES: Readonly<Record<string, string>> = { 'data/hello': 'hello\n', 'data/pages': 'page\n'.repeat(2500), 'data/dir/one': '1', 'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n' }
+const FILES: Readonly<Record<string, string>> = { 'data/hello': 'hello\n', 'data/pages': 'page\n'.repeat(2500), 'data/dir/one': '1', 'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n', 'work/README': 'each child has a directory here\n' }
 
-/** The image with /bin/fuzz, made when table or program have changed. */
-function fuzzImage(): string {
-  mkdirSync(out, { recursive: true })
-  writeFileSync(join(out, 'calls.h'), `static const struct call calls[] = {\n${table.filter((e) => !LEFT_OUT.has(e.name)).map(rowC).join('')}};\n`)
-  const source = join(here, 'fuzz/calls.c')
-  const binary = join(out, `calls-${digestOf([source, join(out, 'calls.h')]).slice(0, 16)}`)
-  if (!existsSync(binary)) {
-    const r = spawnSync('cc', ['-O1', '-static', '-Wall', '-Wextra', '-Werror', '-I', out, '-o', binary, source], { encoding: 'utf8' })
-    if (r.status !== 0) throw new Error(`${source} does not compile:\n${r.error?.message ?? r.stderr}`)
-    const rootfs = join(out, 'rootfs')
-    rmSync(rootfs, { recursive: true, force: true })
-    for (const dir of ['bin', 'dev', 'proc', 'sys', 'tmp', 'etc', 'data/dir']) mkdirSync(join(rootfs, dir), { recursive: true })
-    copyFileSync(binary, join(rootfs, 'bin/fuzz'))
-    for (const [path, text] of Object.entries(FILES)) writeFileSync(join(rootfs, path), text)
-  }
-  return makeImage('fuzz', 'building the image of random system calls', ['--rootfs', join(out, 'rootfs')], [digestOf([join(out, 'rootfs')])])
-}
+const header = join(workOf('fuzz'), 'calls.h')
+writeFileSync(header, `static const struct call calls[] = {\n${table.filter((e) => !LEFT_OUT.has(e.name)).map(rowC).join('')}};\n`)
+
+/** Calls in one container. */
+const A_CONTAINER = 50_000
 
 const rss = (pid: number): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1])
 
-// TestDaemon's own keys sign.
-process.env['VKERNEL_KEYS'] = join(root, 'build/test-images/keys')
 const { values } = parseArgs({ options: { calls: { type: 'string', default: '1000000' }, seed: { type: 'string' } } })
 const seed = Number(values.seed ?? Math.floor(Date.now() / 1000) % 1_000_000)
-const image = fuzzImage()
+const { image } = singleProgram('fuzz', [join(import.meta.dirname, 'fuzz/calls.c'), header], FILES)
 console.log(`seed ${seed}`)
 const d = await TestDaemon.start()
 let passed = 0, failed = 0
@@ -68,13 +49,15 @@ const check = (title: string, ok: boolean, why = ''): void => {
 }
 try {
   // What is made once and stays: the zygote, caches.
-  const first = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1), '2000'])
+  const first = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1000), '2000'])
   check('2000 calls to begin with', first.status === 0, `status ${first.status} ${first.stdout}${first.stderr.slice(-500)}`)
   const before = { fds: d.fds(), rss: rss(d.pid), zygote: rss(d.zygotes()[0]!) }
-  const r = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed), values.calls])
-  console.log(r.stdout.trimEnd())
-  check(`${values.calls} random calls: every child ends`, r.status === 0 && /^done: /m.test(r.stdout), `status ${r.status} ${r.stderr.slice(-500)}`)
-  check('the daemon answers', (await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 2), '300'])).status === 0, d.log.slice(-2000))
+  // What the children make of a container's names stays in it.
+  for (let n = 0, left = Number(values.calls); left > 0; n++, left -= A_CONTAINER) {
+    const r = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + n), String(Math.min(left, A_CONTAINER))])
+    check(`seed ${seed + n}: ${/^done: (.*)/m.exec(r.stdout)?.[1] ?? 'not done'}`, r.status === 0 && /^done: /m.test(r.stdout), `status ${r.status}\n${r.stdout.slice(-2000)}${r.stderr.slice(-500)}`)
+  }
+  check('the daemon answers', (await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1001), '300'])).status === 0, d.log.slice(-2000))
   check('the daemon says nothing of bugs', !/bug|panick/.test(d.log), d.log.slice(-3000))
   check('no descriptor is kept', await until(() => d.fds() <= before.fds), `${d.fds()} descriptors, ${before.fds} before`)
   check('the daemon does not grow', rss(d.pid) < before.rss + 65_536, `${rss(d.pid)} kB, ${before.rss} before`)

@@ -43,6 +43,8 @@ const services = (): string | undefined =>
 
 const python = (): string | undefined => callPrograms() ?? services()
 
+const rings = (): string | undefined => isRoot ? undefined : "a guest's ring is taken by root: run the tests as root"
+
 const component = (name: string): string | undefined =>
   find(`cargo-${name}`) ? undefined : `cargo ${name} is not installed: rustup component add ${name === 'fmt' ? 'rustfmt' : name}`
 
@@ -73,6 +75,10 @@ export function suites(): Suite[] {
     { name: 'rust: difftest, ten million cases', in: ['long'], command: 'cargo', args: ['test', '--release', '--locked', '--quiet', '-p', 'vkernel-difftest', '--', '--ignored', '--nocapture'], cwd: 'native', timeoutMinutes: 120 },
     { name: 'system calls against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/run.ts'], timeoutMinutes: 10, prepare: callPrograms },
     { name: 'random system calls', in: ['short'], command: node, args: ['conformance/fuzz.ts', '--calls', '20000'], timeoutMinutes: 5 },
+    { name: 'POSIX threads under stress', in: ['short'], command: node, args: ['conformance/threads.ts', '--seconds', '20'], timeoutMinutes: 5 },
+    { name: 'hostile requests and frames', in: ['short'], command: node, args: ['conformance/hostile.ts', '--requests', '20000', '--frames', '20000'], timeoutMinutes: 5, prepare: rings },
+    { name: 'POSIX threads under stress for half an hour', in: ['long'], command: node, args: ['conformance/threads.ts', '--seconds', '1800'], timeoutMinutes: 40 },
+    { name: 'a million hostile requests and frames', in: ['long'], command: node, args: ['conformance/hostile.ts', '--requests', '1000000', '--frames', '1000000'], timeoutMinutes: 60, prepare: rings },
     { name: 'a million random system calls', in: ['long'], command: node, args: ['conformance/fuzz.ts', '--calls', '1000000'], timeoutMinutes: 60 },
     { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image], timeoutMinutes: 20, prepare: conformance },
     { name: 'services against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--cases', 'services', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image, '--jobs', '1'], timeoutMinutes: 40, prepare: services },

@@ -44,6 +44,8 @@ enum { A_CHILD = 300, SILENT_MS = 200, UNKILLABLE_MS = 20000, BUFFER = 65536 };
 /* What the child is at, seen by the supervisor. */
 struct progress { uint64_t made; uint64_t seed; int64_t nr; uint64_t args[6]; };
 static volatile struct progress *at;
+/* Opened before a child can take the name away. */
+static int null;
 
 static uint64_t state;
 static uint64_t next(void) {
@@ -157,8 +159,8 @@ static void prepare(void) {
   mkdir("dir", 0755);
   mkfifo("fifo", 0644);
   if (symlink("dir", "link") || symlink("loop", "loop")) {}
-  int null = open("/dev/null", O_RDWR);
   for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+  close(null);
   keep(open("file", O_RDWR | O_CREAT, 0644));
   keep(open("dir/file", O_RDWR | O_CREAT | O_APPEND, 0644));
   keep(open("dir", O_RDONLY | O_DIRECTORY));
@@ -285,9 +287,10 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   if (argc != 3) return 2;
   at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  null = open("/dev/null", O_RDWR);
   if (!strcmp(argv[1], "--child")) {
     int err = dup(2);
-    if (mkdir("/tmp/child", 0755) || chdir("/tmp/child")) return 2;
+    if (mkdir("/work/child", 0755) || chdir("/work/child")) return 2;
     stderr = fdopen(err, "w");
     setvbuf(stderr, NULL, _IONBF, 0);
     child(strtoull(argv[2], NULL, 0), 1);
@@ -300,7 +303,7 @@ int main(int argc, char **argv) {
   long children = 0, signalled = 0, silent = 0, failed = 0, told = now_ms();
   while (made < total) {
     char dir[64];
-    snprintf(dir, sizeof dir, "/tmp/%ld", children);
+    snprintf(dir, sizeof dir, "/work/%ld", children);
     if (mkdir(dir, 0755)) {
       printf("not ok - mkdir %s: %s\n", dir, strerror(errno));
       return 1;

@@ -16,6 +16,7 @@ for (const [what, bytes] of [
   ['nothing', ''], ['no map', '93 01 02 03'], ['a number', '01'], ['text', 'a161'], ['an unfinished map', '82 a161 01'],
   ['bytes after the end', '81 a161 01 00'], ['an array of 4 billion', '81 a161 dd ffffffff'], ['a map of 4 billion', 'df ffffffff'],
   ['a string longer than the frame', '81 a161 db ffffffff 61'], ['an extension', '81 a161 d4 01 00'], ['an extension of 2^32 bytes', '81 a161 c9 ffffffff 01'],
+  ['a name that is an array', '81 91a161 01'], ['a name that is a number', '81 01 01'], ['a name that is a map', 'de0001 80 01'],
   ['the unused type', '81 a161 c1'], ['a float without its bytes', '81 a161 cb 00'],
 ] as const) test(`not a message: ${what}`, (t) => { t.is(decode(hex(bytes)), undefined) })
 

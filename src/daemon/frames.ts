@@ -32,8 +32,20 @@ function skip(b: Buffer, at: number, depth: number): number {
     for (let n = 0; n < count && end >= 0; n++) end = skip(b, end, depth + 1)
     return end
   }
+  /** Names of a map are strings: what else msgpack has, the decoder would make a name of, or throw. */
+  const pairs = (from: number, count: number): number => {
+    if (2 * count > b.length - from) return -1
+    let end = from
+    for (let n = 0; n < count && end >= 0; n++) {
+      const kind = b[end] ?? 0
+      const name = (kind & 0xe0) === 0xa0 || kind === 0xd9 || kind === 0xda || kind === 0xdb
+      end = name ? skip(b, end, depth + 1) : -1
+      if (end >= 0) end = skip(b, end, depth + 1)
+    }
+    return end
+  }
   if (first <= 0x7f || first >= 0xe0) return at + 1
-  if (first <= 0x8f) return items(at + 1, 2 * (first & 0x0f))
+  if (first <= 0x8f) return pairs(at + 1, first & 0x0f)
   if (first <= 0x9f) return items(at + 1, first & 0x0f)
   if (first <= 0xbf) return leaf(1 + (first & 0x1f))
   switch (first) {
@@ -47,8 +59,8 @@ function skip(b: Buffer, at: number, depth: number): number {
     case 0xcb: case 0xcf: case 0xd3: return leaf(9)
     case 0xdc: { const n = sized(2); return n < 0 ? -1 : items(at + 3, n) }
     case 0xdd: { const n = sized(4); return n < 0 ? -1 : items(at + 5, n) }
-    case 0xde: { const n = sized(2); return n < 0 ? -1 : items(at + 3, 2 * n) }
-    case 0xdf: { const n = sized(4); return n < 0 ? -1 : items(at + 5, 2 * n) }
+    case 0xde: { const n = sized(2); return n < 0 ? -1 : pairs(at + 3, n) }
+    case 0xdf: { const n = sized(4); return n < 0 ? -1 : pairs(at + 5, n) }
     default: return -1
   }
 }
