@@ -14,16 +14,16 @@ export function workOf(name: string): string {
 
 /**
  * The program and the image with it as /bin/NAME, made when one of the sources has changed. `sources`:
- * the C file, and headers below build/NAME; `files`: what else is in the root file system, by path.
+ * C files and headers; `files`: what else is in the root file system, by path.
  * Signed with the keys of TestDaemon.
  */
-export function singleProgram(name: string, sources: readonly [string, ...string[]], files: Readonly<Record<string, string>> = {}): { binary: string; image: string } {
+export function singleProgram(name: string, sources: readonly string[], files: Readonly<Record<string, string>> = {}): { binary: string; image: string } {
   const out = workOf(name), rootfs = join(out, 'rootfs')
   const key = digestOf([...sources, import.meta.filename], [JSON.stringify(files)])
   const binary = join(out, `${name}-${key.slice(0, 16)}`)
   if (!existsSync(binary)) {
-    const r = spawnSync('cc', ['-O1', '-static', '-pthread', '-Wall', '-Wextra', '-Werror', '-I', out, '-o', `${binary}.new`, sources[0]], { encoding: 'utf8' })
-    if (r.status !== 0) throw new Error(`${sources[0]} does not compile:\n${r.error?.message ?? r.stderr}`)
+    const r = spawnSync('cc', ['-O1', '-static', '-pthread', '-Wall', '-Wextra', '-Werror', '-I', out, '-o', `${binary}.new`, ...sources.filter((f) => f.endsWith('.c'))], { encoding: 'utf8' })
+    if (r.status !== 0) throw new Error(`${name} does not compile:\n${r.error?.message ?? r.stderr}`)
     rmSync(rootfs, { recursive: true, force: true })
     for (const dir of ['bin', 'dev', 'proc', 'sys', 'tmp', 'etc']) mkdirSync(join(rootfs, dir), { recursive: true })
     copyFileSync(`${binary}.new`, join(rootfs, 'bin', name))

@@ -13,7 +13,7 @@ const NATIVE_SECONDS = 3
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '20' }, seed: { type: 'string' }, round: { type: 'string' } } })
 const seconds = Number(values.seconds), seed = values.seed ?? String(Math.floor(Date.now() / 1000) % 1_000_000)
-const { binary, image } = singleProgram('threads', [join(import.meta.dirname, 'stress/threads.c')])
+const { binary, image } = singleProgram('threads', ['threads.c', 'locks.c', 'lives.c', 'stress.h'].map((f) => join(import.meta.dirname, 'stress', f)))
 const only = values.round === undefined ? [] : [values.round]
 console.log(`seed ${seed}`)
 const native = await run(binary, [`${NATIVE_SECONDS}`, seed, ...only], 120)

@@ -289,10 +289,6 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
     let hi = u64::from(word(at + abi::SLOT_RET + 4).load(Ordering::Relaxed));
     w.store(0, Ordering::Release);
     let fds = if done & abi::WORD_FDS != 0 { receive(slot)? } else { Vec::new() };
-    if done & abi::WORD_FDS != 0 && fds.is_empty() {
-        // The kernel drops what would go beyond RLIMIT_NOFILE.
-        return Err(EMFILE);
-    }
     Ok(Reply { ret: from_raw((lo | hi << 32) as i64), window, fds })
 }
 
@@ -312,7 +308,8 @@ fn receive(slot: u32) -> Result<Vec<i32>, Errno> {
     let map = arrived.get_or_insert_with(HashMap::new);
     loop {
         if let Some(fds) = map.remove(&slot) {
-            return Ok(fds);
+            // The kernel drops what would go beyond RLIMIT_NOFILE.
+            return if fds.is_empty() { Err(EMFILE) } else { Ok(fds) };
         }
         let mut to = [0u8; 4];
         let (n, fds) = receive_packet(conn(), &mut to).ok_or(EIO)?;
