@@ -5,9 +5,11 @@
 //! any time; `rip` in the state says where the guest is. That is how longjmp, signal return, execve
 //! and traps work here.
 
-use crate::errno::{ERESTARTNOINTR, to_raw};
+use crate::errno::{ERESTARTNOINTR, from_raw, to_raw};
 use crate::image::Image;
+use crate::mxcsr::{from_guest, to_guest};
 use crate::signal::{self, Captured, Delivered};
+use crate::syscall::Outcome;
 use crate::{guest, syscall, trace};
 use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
@@ -57,6 +59,7 @@ pub struct Thread {
     pub slot: Option<u32>,
     /// Its entry among the container's threads (ring.rs).
     pub entry: crate::ring::ThreadEntry,
+    pub patience: crate::ring::Patience,
     cache: Cache,
     text_generation: u64,
     depth: u32,
@@ -102,6 +105,7 @@ impl Thread {
             tid: 0,
             slot: None,
             entry: crate::ring::ThreadEntry::Unclaimed,
+            patience: crate::ring::Patience::new(),
             cache: Cache::new(),
             text_generation: 0,
             depth: 0,
@@ -159,28 +163,6 @@ pub fn run_thread(image: &'static Image, mut thread: Thread) {
     }
 }
 
-/// MXCSR of host code.
-const HOST_MXCSR: u32 = 0x1f80;
-
-fn load_mxcsr(v: u32) {
-    // SAFETY: no reserved bit is set: the guest's value was checked when it was loaded.
-    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &v, options(nostack, readonly)) };
-}
-
-/// Translated code runs under the guest's MXCSR, exceptions masked (docs/quirks.md).
-fn to_guest(s: &CpuState) {
-    load_mxcsr(s.mxcsr & 0xffff | HOST_MXCSR);
-}
-
-/// Back in host code: takes the exception flags over.
-fn from_guest(s: &mut CpuState) {
-    let mut v = 0u32;
-    // SAFETY: writes the local.
-    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut v, options(nostack)) };
-    s.mxcsr |= v & 0x3f;
-    load_mxcsr(HOST_MXCSR);
-}
-
 /// Runs host code that translated code has called.
 fn from_code<R>(c: &mut Caller<'_, Thread>, f: impl FnOnce(&mut StoreContextMut<Thread>) -> R) -> R {
     from_guest(c.data().state());
@@ -205,8 +187,18 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
     let imports = vec![
         Extern::from(table),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, next: i32| {
-            c.data().state().rip = u64::from(next as u32);
-            from_code(&mut c, |ctx| on_syscall(ctx, next as u32)).and_then(|pc| back_at(pc, next))
+            let s = c.data().state();
+            s.rip = u64::from(next as u32);
+            let done = crate::direct::at_once(c.data(), s.gpr[RAX]);
+            if let Some((value, _)) = done
+                && s.poll == 0
+            {
+                s.gpr[RAX] = value as u64;
+                s.gpr[RCX] = u64::from(next as u32);
+                return Ok(next);
+            }
+            let done = done.map(|(v, restartable)| Outcome { value: from_raw(v), restartable, restores_state: false });
+            from_code(&mut c, |ctx| on_syscall(ctx, next as u32, done)).and_then(|pc| back_at(pc, next))
         })
         .into(),
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
@@ -542,12 +534,15 @@ fn finish(t: &mut Thread, nr: u64, restartable: bool) -> bool {
     false
 }
 
-/// The syscall import.
-fn on_syscall(ctx: &mut StoreContextMut<Thread>, next: u32) -> wasmtime::Result<i32> {
+/// The syscall import; `done`: the call has been made, and a signal came.
+fn on_syscall(ctx: &mut StoreContextMut<Thread>, next: u32, mut done: Option<Outcome>) -> wasmtime::Result<i32> {
     let s = ctx.data().state();
     loop {
         let nr = s.gpr[RAX];
-        let r = syscall::dispatch(ctx.data_mut(), nr)?;
+        let r = match done.take() {
+            Some(r) => r,
+            None => syscall::dispatch(ctx.data_mut(), nr)?,
+        };
         if r.restores_state {
             return Ok(s.rip as i32);
         }

@@ -30,6 +30,17 @@ pub struct Kind {
 
 const HOST: Kind = Kind { what: What::Host, node: 0, desc: 0 };
 
+/// Descriptors that are not the host's own, one bit each: what a call that only wants to know this reads without
+/// the table's lock. Written under it.
+static OURS: [AtomicU64; HIDDEN_FD_BASE as usize / 64 + 1] =
+    [const { AtomicU64::new(0) }; HIDDEN_FD_BASE as usize / 64 + 1];
+
+/// Whether `fd` may be a guest's and is the host's own, as far as the loader knows.
+#[inline(always)]
+pub fn is_host(fd: i32) -> bool {
+    (0..HIDDEN_FD_BASE).contains(&fd) && OURS[fd as usize / 64].load(Ordering::Acquire) >> (fd % 64) & 1 == 0
+}
+
 /// An open file description of an image file or a directory.
 #[repr(C)]
 pub struct Description {
@@ -127,8 +138,7 @@ impl Files {
 
     pub fn set_host(&mut self, fd: i32, node: u32) {
         self.seen(fd);
-        self.drop_kind(fd);
-        self.kinds[fd as usize] = Kind { node, ..HOST };
+        self.replace_kind(fd, Kind { node, ..HOST });
     }
 
     /// Makes `fd` an image file or directory with a fresh description.
@@ -148,8 +158,7 @@ impl Files {
                 d.local.store(0, Ordering::Relaxed);
                 self.next = index;
                 self.seen(fd);
-                self.drop_kind(fd);
-                self.kinds[fd as usize] = Kind { what: o.what, node: o.node, desc: index };
+                self.replace_kind(fd, Kind { what: o.what, node: o.node, desc: index });
                 return Ok(());
             }
         }
@@ -187,11 +196,20 @@ impl Files {
         }
     }
 
-    fn drop_kind(&mut self, fd: i32) {
-        let k = std::mem::replace(&mut self.kinds[fd as usize], HOST);
+    fn replace_kind(&mut self, fd: i32, kind: Kind) {
+        let bit = 1 << (fd % 64);
+        match kind.what {
+            What::Host => OURS[fd as usize / 64].fetch_and(!bit, Ordering::AcqRel),
+            _ => OURS[fd as usize / 64].fetch_or(bit, Ordering::AcqRel),
+        };
+        let k = std::mem::replace(&mut self.kinds[fd as usize], kind);
         if k.desc != 0 {
             self.at(k.desc).refs.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    fn drop_kind(&mut self, fd: i32) {
+        self.replace_kind(fd, HOST);
     }
 
     /// `fd` was closed.
@@ -211,8 +229,7 @@ impl Files {
             self.at(k.desc).refs.fetch_add(1, Ordering::AcqRel);
         }
         self.seen(to);
-        self.drop_kind(to);
-        self.kinds[to as usize] = k;
+        self.replace_kind(to, k);
     }
 
     /// In a forked child: its table holds every description once more.

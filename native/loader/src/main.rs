@@ -1,5 +1,6 @@
 //! The loader: zygote of an image and, forked from it, every guest process of its containers.
 
+mod alloc;
 #[cfg(feature = "bare")]
 mod bare;
 mod clone;
@@ -30,7 +31,9 @@ mod messages;
 mod mlock;
 mod mm;
 mod mremap;
+mod mxcsr;
 mod netcalls;
+mod packet;
 mod prctl;
 mod process;
 mod rights;

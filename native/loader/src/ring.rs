@@ -3,6 +3,7 @@
 
 use crate::cpu::Thread;
 use crate::errno::{EIO, EMFILE, Errno, SysResult, from_raw};
+use crate::packet;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -55,6 +56,7 @@ pub fn conn() -> i32 {
     CONN.load(Ordering::Relaxed)
 }
 
+#[inline(always)]
 fn word(off: usize) -> &'static AtomicU32 {
     // SAFETY: offsets are within the ring, which is never unmapped, and aligned to 4.
     unsafe { &*RING.load(Ordering::Relaxed).add(off).cast::<AtomicU32>() }
@@ -111,6 +113,7 @@ pub enum ThreadEntry {
     None,
 }
 
+#[inline(always)]
 fn wide(off: usize) -> &'static AtomicU64 {
     // SAFETY: as `word`, aligned to 8.
     unsafe { &*RING.load(Ordering::Relaxed).add(off).cast::<AtomicU64>() }
@@ -130,22 +133,44 @@ pub fn doing(t: &mut Thread, nr: u32, args: &[u64; 6]) -> u32 {
         }
     }
     if let ThreadEntry::At(n) = t.entry {
-        let at = abi::THREADS_OFF + n as usize * abi::THREAD_SIZE;
-        for (k, v) in args[..4].iter().enumerate() {
-            wide(at + abi::THREAD_ARGS + 8 * k).store(*v, Ordering::Relaxed);
-        }
         if i64::from(nr) == libc::SYS_futex {
             // The word, and where a pthread_mutex_t has its owner's number.
+            let at = abi::THREADS_OFF + n as usize * abi::THREAD_SIZE;
             let word = crate::guest::read::<u32>(args[0]).unwrap_or(0);
             let owner = crate::guest::read::<u32>(args[0] + 8).unwrap_or(0);
             wide(at + abi::THREAD_WORDS).store(u64::from(word) | u64::from(owner) << 32, Ordering::Relaxed);
         }
-        self::word(at + abi::THREAD_CALL).store(nr.wrapping_add(1), Ordering::Release);
+        note(n, nr, args);
     }
     word(abi::HDR_WATCH).load(Ordering::Relaxed)
 }
 
+/// As `doing`; false: the thread has no entry yet, or somebody watches, so `doing` has to be asked.
+#[inline(always)]
+pub fn doing_unwatched(t: &Thread, nr: u32, args: &[u64; 6]) -> bool {
+    if RING.load(Ordering::Relaxed).is_null() {
+        return true;
+    }
+    match t.entry {
+        ThreadEntry::Unclaimed => return false,
+        ThreadEntry::At(n) => note(n, nr, args),
+        ThreadEntry::None => {}
+    }
+    word(abi::HDR_WATCH).load(Ordering::Relaxed) == 0
+}
+
+/// Writes a thread's entry.
+#[inline(always)]
+fn note(n: u32, nr: u32, args: &[u64; 6]) {
+    let at = abi::THREADS_OFF + n as usize * abi::THREAD_SIZE;
+    for (k, v) in args[..4].iter().enumerate() {
+        wide(at + abi::THREAD_ARGS + 8 * k).store(*v, Ordering::Relaxed);
+    }
+    word(at + abi::THREAD_CALL).store(nr.wrapping_add(1), Ordering::Release);
+}
+
 /// The call has ended.
+#[inline(always)]
 pub fn idle(t: &Thread) {
     if let ThreadEntry::At(n) = t.entry {
         word(abi::THREADS_OFF + n as usize * abi::THREAD_SIZE + abi::THREAD_CALL).store(0, Ordering::Relaxed);
@@ -242,8 +267,24 @@ pub fn window(t: &mut Thread) -> Result<Window, Errno> {
     Ok(Window { base: unsafe { RING.load(Ordering::Relaxed).add(at) }, used: 0 })
 }
 
-/// Spins this often for an answer before it sleeps.
-const SPINS: u32 = 400;
+/// Time-stamp counter ticks, some 2 and 50 µs, between which a thread looks for an answer before it sleeps.
+const LEAST_SPIN: u64 = 4_000;
+const MOST_SPIN: u64 = 120_000;
+
+/// How long to look for an answer: it pays where the daemon has a processor to itself, so a wait that was in vain
+/// halves it and another doubles it; apart for a daemon that has to wake up first.
+pub struct Patience([u64; 2]);
+
+impl Patience {
+    pub const fn new() -> Self {
+        Self([MOST_SPIN; 2])
+    }
+}
+
+fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
 
 /// Sends a request whose data is in `window` and waits for the answer. Signals do not end the wait.
 /// A daemon that is gone ends the process: it fails closed.
@@ -258,23 +299,25 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
     let w = word(at + abi::SLOT_WORD);
     w.store(abi::WORD_REQUEST | nr, Ordering::Release);
     word(abi::HDR_POSTED + 4 * (slot as usize / 32)).fetch_or(1 << (slot % 32), Ordering::SeqCst);
-    if word(abi::HDR_ASLEEP).swap(0, Ordering::SeqCst) == 1 {
+    let asleep = word(abi::HDR_ASLEEP).swap(0, Ordering::SeqCst) == 1;
+    if asleep {
         let one = 1u64;
         // SAFETY: writes 8 bytes to the eventfd.
         unsafe { libc::write(DOORBELL.load(Ordering::Relaxed), (&raw const one).cast(), 8) };
     }
-    let mut spins = 0;
+    let patience = &mut t.patience.0[usize::from(asleep)];
+    let (from, mut slept) = (ticks(), false);
     let done = loop {
         let v = w.load(Ordering::Acquire);
         if v & abi::WORD_DONE != 0 {
             break v;
         }
-        spins += 1;
-        if spins < SPINS {
+        if !slept && ticks().wrapping_sub(from) < *patience {
             std::hint::spin_loop();
         } else if v & abi::WORD_WAITING != 0
             || w.compare_exchange(v, v | abi::WORD_WAITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
+            slept = true;
             let timeout = libc::timespec { tv_sec: 1, tv_nsec: 0 };
             // SAFETY: waits on the slot's word (shared futex).
             let r = unsafe {
@@ -285,6 +328,7 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
             }
         }
     };
+    *patience = if slept { *patience / 2 } else { *patience * 2 }.clamp(LEAST_SPIN, MOST_SPIN);
     let lo = u64::from(word(at + abi::SLOT_RET).load(Ordering::Relaxed));
     let hi = u64::from(word(at + abi::SLOT_RET + 4).load(Ordering::Relaxed));
     w.store(0, Ordering::Release);
@@ -312,84 +356,11 @@ fn receive(slot: u32) -> Result<Vec<i32>, Errno> {
             return if fds.is_empty() { Err(EMFILE) } else { Ok(fds) };
         }
         let mut to = [0u8; 4];
-        let (n, fds) = receive_packet(conn(), &mut to).ok_or(EIO)?;
+        let (n, fds) = packet::receive(conn(), &mut to).ok_or(EIO)?;
         if n < 4 {
             crate::signal::die(libc::SIGKILL);
         }
         map.insert(u32::from_le_bytes(to), fds);
-    }
-}
-
-/// One packet and its descriptors (close-on-exec); `None` on error.
-pub fn receive_packet(fd: i32, to: &mut [u8]) -> Option<(usize, Vec<i32>)> {
-    let mut control = [0u64; 40];
-    let mut iov = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
-    // SAFETY: the message points to live buffers; the control data is walked with the libc macros.
-    unsafe {
-        let mut m: libc::msghdr = std::mem::zeroed();
-        m.msg_iov = &mut iov;
-        m.msg_iovlen = 1;
-        m.msg_control = control.as_mut_ptr().cast();
-        m.msg_controllen = size_of_val(&control);
-        let n = loop {
-            let n = libc::recvmsg(fd, &mut m, libc::MSG_CMSG_CLOEXEC);
-            if n >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-                break n;
-            }
-        };
-        if n < 0 {
-            return None;
-        }
-        let mut fds = Vec::new();
-        let mut c = libc::CMSG_FIRSTHDR(&m);
-        while !c.is_null() {
-            if (*c).cmsg_level == libc::SOL_SOCKET && (*c).cmsg_type == libc::SCM_RIGHTS {
-                let count = ((*c).cmsg_len - libc::CMSG_LEN(0) as usize) / 4;
-                let data = libc::CMSG_DATA(c).cast::<i32>();
-                fds.extend((0..count).map(|k| data.add(k).read_unaligned()));
-            }
-            c = libc::CMSG_NXTHDR(&m, c);
-        }
-        Some((n as usize, fds))
-    }
-}
-
-/// Sends one packet with descriptors and, when asked, this process's credentials.
-pub fn send_packet(fd: i32, bytes: &[u8], fds: &[i32], credentials: bool) -> bool {
-    let mut control = [0u64; 32];
-    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: as `receive_packet`.
-    unsafe {
-        let mut m: libc::msghdr = std::mem::zeroed();
-        m.msg_iov = &mut iov;
-        m.msg_iovlen = 1;
-        let mut len = 0;
-        if !fds.is_empty() || credentials {
-            m.msg_control = control.as_mut_ptr().cast();
-            m.msg_controllen = size_of_val(&control);
-            let mut c = libc::CMSG_FIRSTHDR(&m);
-            if !fds.is_empty() {
-                (*c).cmsg_level = libc::SOL_SOCKET;
-                (*c).cmsg_type = libc::SCM_RIGHTS;
-                (*c).cmsg_len = libc::CMSG_LEN(size_of_val(fds) as u32) as usize;
-                let data = libc::CMSG_DATA(c).cast::<i32>();
-                for (k, fd) in fds.iter().enumerate() {
-                    data.add(k).write_unaligned(*fd);
-                }
-                len += libc::CMSG_SPACE(size_of_val(fds) as u32) as usize;
-                c = libc::CMSG_NXTHDR(&m, c);
-            }
-            if credentials {
-                (*c).cmsg_level = libc::SOL_SOCKET;
-                (*c).cmsg_type = libc::SCM_CREDENTIALS;
-                (*c).cmsg_len = libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
-                let cred = libc::ucred { pid: libc::getpid(), uid: libc::getuid(), gid: libc::getgid() };
-                libc::CMSG_DATA(c).cast::<libc::ucred>().write_unaligned(cred);
-                len += libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize;
-            }
-            m.msg_controllen = len;
-        }
-        libc::sendmsg(fd, &m, libc::MSG_NOSIGNAL) == bytes.len() as isize
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::cpu::{Thread, run_thread};
 use crate::errno::{EAGAIN, EINVAL, Errno, SysResult};
 use crate::signal::{self, LEAVE_SIGNAL, LEAVE_VALUE};
-use crate::{guest, image, process, ring, trace};
+use crate::{guest, image, packet, process, ring, trace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -189,7 +189,7 @@ fn register_child(t: &mut Thread) -> Result<Option<(i32, u32)>, Errno> {
     if r != 0 {
         return Err(Errno(libc::EMFILE));
     }
-    let sent = ring::send_packet(ring::conn(), b"f", &[pair[1]], false);
+    let sent = packet::send(ring::conn(), b"f", &[pair[1]], false);
     close_all([pair[1]]);
     let task = if sent {
         let w = ring::window(t)?;
@@ -233,7 +233,7 @@ fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>
     if let Some((conn, task)) = registration {
         close_all([ring::conn()]);
         ring::become_task(conn, task);
-        if !ring::send_packet(conn, b"c", &[], true) {
+        if !packet::send(conn, b"c", &[], true) {
             signal::die(libc::SIGKILL);
         }
     }

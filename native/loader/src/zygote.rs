@@ -2,7 +2,7 @@
 //! running container, for each request of the daemon (docs/abi.md). Single-threaded.
 
 use crate::exec::Bytes;
-use crate::{cpu, exec, image, lockdown, process, ring, signal, thread, trace, watch};
+use crate::{alloc, cpu, exec, image, lockdown, packet, process, ring, signal, thread, trace, watch};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI32, Ordering};
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
@@ -58,7 +58,7 @@ static CONTROL_FD: AtomicI32 = AtomicI32::new(CONTROL);
 
 fn send(event: &Event) {
     let bytes = rmp_serde::to_vec_named(event).expect("events are plain");
-    ring::send_packet(CONTROL_FD.load(Ordering::Relaxed), &bytes, &[], false);
+    packet::send(CONTROL_FD.load(Ordering::Relaxed), &bytes, &[], false);
 }
 
 /// Moves a descriptor above the guest's numbers.
@@ -98,7 +98,9 @@ pub fn run() -> Result<(), String> {
     let ids = unsafe { (libc::getuid(), libc::getgid()) };
     lockdown::OUTER_IDS.get_or_init(|| ids);
     let erofs = hide(EROFS)?;
+    let region = alloc::begin()?;
     let img = image::load(Some(MEGABINARY), Some(erofs))?;
+    alloc::freeze(region)?;
     // SAFETY: the megabinary's sections stay mapped; its descriptor is not needed any more.
     unsafe { libc::close(MEGABINARY) };
     lockdown::seal_code();
@@ -118,7 +120,7 @@ pub fn run() -> Result<(), String> {
         }
         if p[0].revents & libc::POLLIN != 0 {
             let mut bytes = vec![0u8; 1 << 20];
-            let Some((n, fds)) = ring::receive_packet(CONTROL, &mut bytes) else { return Ok(()) };
+            let Some((n, fds)) = packet::receive(CONTROL, &mut bytes) else { return Ok(()) };
             if n == 0 {
                 return Ok(());
             }
@@ -300,7 +302,7 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
     lockdown::limit_files(r.nofile);
     let mut t = cpu::Thread::new(thread::state_page());
     t.tid = process::pid();
-    if !ring::send_packet(conn, b"c", &[], true) {
+    if !packet::send(conn, b"c", &[], true) {
         return Err("the daemon closed the connection".into());
     }
     lockdown::seal_process()?;
