@@ -5,6 +5,8 @@
 import { addon } from '../native/addon.ts'
 
 const NODE = 0
+/** Rounds with work for the rings alone, after which Node's loop gets its turn. */
+const TURNS = 16
 
 /** Runs a handler. One that throws is a bug of ours: it is told, and the other containers go on. */
 function attempt<T>(run: () => T): T | undefined {
@@ -47,19 +49,20 @@ export class Loop {
   start(): void {
     const turn = (): void => {
       let node = false
-      while (!this.stopped && !node) {
-        const timeout = attempt(() => this.beforeSleep()) ? 0 : 1000
+      for (let n = 0; !this.stopped && !node; n++) {
+        const busy = attempt(() => this.beforeSleep()) === true
         const timer = addon.loopTimeout()
+        const timeout = busy ? 0 : 1000
         // A pending setImmediate makes libuv's timeout 0: it is our own, so it does not count.
-        const n = addon.epollWait(this.ep, timer > 0 ? Math.min(timeout, timer) : timeout, this.ids)
+        const ready = addon.epollWait(this.ep, timer > 0 ? Math.min(timeout, timer) : timeout, this.ids)
         this.afterSleep()
-        for (let k = 0; k < n; k++) {
+        for (let k = 0; k < ready; k++) {
           const id = this.ids[k]!
           if (id === NODE) node = true
           else attempt(() => this.handlers.get(id)?.ready())
         }
-        if (n <= 0 && timer >= 0) node = true
-        if (n <= 0) node = true
+        // Node's own turn costs as much as several answers.
+        if (ready <= 0 && !(busy && n < TURNS)) node = true
       }
       if (!this.stopped) setImmediate(turn)
     }

@@ -8,9 +8,11 @@ import { EAGAIN, EIO, ENOSYS } from '../abi/errno.ts'
 import { addon } from '../native/addon.ts'
 import { Call } from '../syscalls/handler.ts'
 import { handlers } from '../syscalls/index.ts'
+import { nrOf } from '../syscalls/table/index.ts'
 import type { Container, Task } from '../task/container.ts'
 
 const ARGS = R.SLOT_ARGS / 4
+const FORK = nrOf('fork')
 /** Reply of a call whose result does not fit a number. */
 const HIGH = 0x1_0000_0000
 
@@ -108,7 +110,8 @@ export class Ring {
     const handler = handlers.get(nr)
     let ret = -ENOSYS
     if (handler) {
-      if (task.announced.length === 0) this.drain(task)
+      // What it has sent by its connection before it asked: who it is, and its child's connection.
+      if (task.hostPid === 0 || nr === FORK && task.announced.length === 0) this.drain(task)
       this.container.current = task
       try {
         ret = handler(call)

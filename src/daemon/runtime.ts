@@ -73,6 +73,8 @@ type Callbacks = Pick<Job, 'started' | 'ended'>
 
 /** Looks at a ring before sleeping: some 30 µs, where there is a second processor to answer on. */
 const SPINS = availableParallelism() > 1 ? 200 : 0
+/** Looks at the rings that found something, before everything else gets its turn. */
+const BATCH = 64
 /** Records of ended containers that are kept. */
 const ENDED = 100
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/
@@ -95,24 +97,34 @@ export class Runtime {
     this.state = state
     this.audit = audit
     loop.beforeSleep = () => {
-      let work = false
-      for (const r of this.running.values()) {
-        if (!r.ring.poll()) continue
-        work = true
-        this.hot = r.ring
+      for (let n = 0; n < BATCH; n++) {
+        if (this.pollAll() || this.pollHot()) continue
+        for (const r of this.running.values()) r.ring.sleep()
+        // What was posted between the look and the announcement.
+        return this.pollAll()
       }
-      if (work) return true
-      // A process that has just been answered often asks again: waking from sleep would cost both sides more than this.
-      if (this.hot) {
-        for (let n = 0; n < SPINS; n++) if (this.hot.poll()) return true
-        this.hot = undefined
-      }
-      for (const r of this.running.values()) r.ring.sleep()
-      // What was posted between the look and the announcement.
-      for (const r of this.running.values()) if (r.ring.poll()) work = true
-      return work
+      return true
     }
     loop.afterSleep = () => { for (const r of this.running.values()) r.ring.awake() }
+  }
+
+  /** Answers what is posted; true when there was something. */
+  private pollAll(): boolean {
+    let work = false
+    for (const r of this.running.values()) {
+      if (!r.ring.poll()) continue
+      work = true
+      this.hot = r.ring
+    }
+    return work
+  }
+
+  /** A process that has just been answered often asks again: waking from sleep would cost both sides more than this. */
+  private pollHot(): boolean {
+    const { hot } = this
+    for (let n = 0; hot && n < SPINS; n++) if (hot.poll()) return true
+    this.hot = undefined
+    return false
   }
 
   /** Starts a container with its first process. Throws VkError; nothing of it is left then. */
