@@ -59,6 +59,8 @@ export const GRANT_IMAGE = 2
 export const GRANT_DIR = 3
 export const GRANT_LOADER = 4
 export const GRANT_SIZE = 40
+/** Of a host descriptor: it stands for an inotify instance. */
+export const GRANT_NOTIFY = 4
 
 /** First fd number of the loader's own descriptors; the guest's RLIMIT_NOFILE never exceeds it. */
 export const HIDDEN_FD_BASE = 4064

@@ -140,6 +140,7 @@ export class Runtime {
       upper: join(this.state, 'containers', id), audit: this.audit, hostname: id,
       terminal: q.tty ? q.stdio[0] : undefined,
       onTask: (task) => { if (running) this.watchTask(running, task) },
+      follow: (fd, ready) => this.loop.watch(fd, ready),
       onRecord: (nr, bytes) => running?.watchers.record(nr, bytes),
     })
     const { config } = zygote.manifest.predicate

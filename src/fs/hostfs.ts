@@ -96,6 +96,12 @@ export class HostFs {
     return typeof r === 'number' ? undefined : r
   }
 
+  /** Has the host's inotify instance tell what happens to `d`; the watch's number. */
+  watch(d: Dentry, inotify: number, mask: number): number {
+    const r = this.on(d, (fd) => addon.inotifyAdd(inotify, Buffer.from(`/proc/self/fd/${fd}`), mask))
+    return r
+  }
+
   names(dir: Dentry): string[] {
     const fd = this.openPath(this.path(dir), F.O_RDONLY | F.O_DIRECTORY)
     if (fd < 0) return []

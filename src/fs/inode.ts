@@ -7,6 +7,7 @@
  */
 import { S_IFDIR, S_IFMT } from '../abi/fcntl.ts'
 import type { HostFs } from './hostfs.ts'
+import type { Instance } from './inotify.ts'
 import type { Pty } from './ptys.ts'
 
 export interface Time { sec: number; nsec: number }
@@ -56,7 +57,7 @@ export interface Inode {
   load?: () => void
   /** Devices, FIFOs and generated files. */
   special?: Special
-  /** Files of a host mount: the name they were found at, which moves with rename. */
+  /** Files of a host mount, and those that were opened: the name they were found at, which moves with rename. */
   at?: Dentry
   /** Extended attributes by name. */
   xattrs?: Map<string, Buffer>
@@ -74,6 +75,8 @@ export type Special =
   /** A terminal's slave end, or (never named) its master. */
   | { readonly kind: 'pty'; readonly pty: Pty; readonly master: boolean }
   | { readonly kind: 'fifo'; readonly host: string }
+  /** What inotify_init1 made; no name leads to it. */
+  | { readonly kind: 'inotify'; readonly instance: Instance }
   /** `sink`: may be opened for writing, without effect. */
   | { readonly kind: 'text'; readonly make: () => string | Buffer; readonly sink?: boolean }
   /** /proc/PID/maps; only the process itself knows it. */

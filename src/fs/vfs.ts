@@ -2,12 +2,13 @@
  * One container's tree: the image below, what the container wrote above it, devices, procfs and the
  * host's directories mounted in. Every operation is synchronous, and returns −errno or a value.
  */
-import { closeSync, mkdirSync, openSync, rmSync, statSync, unlinkSync, type BigIntStats } from 'node:fs'
+import { mkdirSync, rmSync, statSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { join } from 'node:path'
 import * as E from '../abi/errno.ts'
-import { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
+import { RENAME_EXCHANGE, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
 import { addon } from '../native/addon.ts'
 import { HostFs } from './hostfs.ts'
+import { Inotify, type Follow } from './inotify.ts'
 import type { ImageFs } from './imagefs.ts'
 import { isDir, now, type Dentry, type FileSystem, type Inode } from './inode.ts'
 import { Overridden } from './overridden.ts'
@@ -23,6 +24,7 @@ export class Vfs {
   readonly root: Dentry
   readonly overlay: FileSystem
   readonly overridden: Overridden
+  readonly inotify: Inotify
   /** In the order of mounting. */
   readonly mounts: { readonly at: Dentry; readonly fs: FileSystem }[] = []
   private readonly byId = new Map<number, Dentry>()
@@ -38,12 +40,13 @@ export class Vfs {
   readonly image: ImageFs
   readonly upper: string
 
-  constructor(image: ImageFs, upper: string) {
+  constructor(image: ImageFs, upper: string, follow: Follow) {
     this.image = image
     this.upper = upper
     mkdirSync(upper, { recursive: true, mode: 0o700 })
     this.overlay = this.fileSystem('overlay', 'overlay', 'rw,relatime')
     this.overridden = new Overridden(image, this.overlay)
+    this.inotify = new Inotify(upper, follow)
     const inode = this.fromImage(image.root)
     this.root = { id: this.nextId++, name: '', inode, deleted: false } as Dentry
     this.root.parent = this.root
@@ -55,6 +58,7 @@ export class Vfs {
   destroy(): void {
     for (const m of this.mounts) m.fs.host?.close()
     this.overridden.destroy()
+    this.inotify.destroy()
     rmSync(this.upper, { recursive: true, force: true })
   }
 
@@ -239,11 +243,9 @@ export class Vfs {
   /** A new empty regular file's contents on the host. */
   createContents(inode: Inode): E.Errno {
     const path = this.upperPath(inode)
-    try {
-      closeSync(openSync(path, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600))
-    } catch (e) {
-      return E.errnoOf(e)
-    }
+    // Not by an open, which a watch of the file would tell.
+    const r = addon.makeFile(Buffer.from(path), 0o600)
+    if (r < 0) return r
     inode.backing = { kind: 'upper', path }
     return 0
   }
@@ -302,6 +304,7 @@ export class Vfs {
     if (isDir(inode)) dir.inode.nlink++
     this.touch(dir)
     this.overridden.added(dir)
+    this.inotify.created(d)
     return d
   }
 
@@ -311,16 +314,19 @@ export class Vfs {
     if (host) return host.link(d, dir, name)
     d.inode.nlink++
     d.inode.ctime = now()
-    this.attach(dir.inode, name, d.inode, dir)
+    const made = this.attach(dir.inode, name, d.inode, dir)
     this.touch(dir)
     this.overridden.changed(d.inode)
     this.overridden.added(dir)
+    this.inotify.linked(made)
     return 0
   }
 
-  /** Removes a name; the last one releases the contents (open descriptors keep them on the host). */
-  unlink(d: Dentry): E.Errno {
+  /** Removes a name; the last one releases the contents (open descriptors keep them on the host). `replaced`: another takes its place. */
+  unlink(d: Dentry, replaced = false): E.Errno {
     const { host } = d.inode.fs
+    const contents = d.inode.backing?.kind === 'upper' ? d.inode.backing.path : d.inode.special?.kind === 'fifo' ? d.inode.special.host : undefined
+    this.inotify.removing(d, contents, replaced)
     const r = host ? host.unlink(d) : 0
     if (r < 0) return r
     this.overridden.removed(d)
@@ -336,8 +342,7 @@ export class Vfs {
       d.parent.inode.nlink--
       d.inode.nlink = 0
     } else if (--d.inode.nlink <= 0) {
-      const path = d.inode.backing?.kind === 'upper' ? d.inode.backing.path : d.inode.special?.kind === 'fifo' ? d.inode.special.host : undefined
-      if (path) try { unlinkSync(path) } catch { /* already gone */ }
+      if (contents) try { unlinkSync(contents) } catch { /* already gone */ }
     }
     return 0
   }
@@ -345,7 +350,7 @@ export class Vfs {
   /** Moves a name. What is at the target was checked, and (but for a host mount, whose kernel does it) removed. */
   rename(d: Dentry, dir: Dentry, name: string, flags: number): E.Errno {
     const { host } = d.inode.fs
-    const from = d.parent
+    const from = d.parent, old = d.name
     if (host) {
       const r = host.rename(d, dir, name, flags)
       if (r < 0) return r
@@ -364,6 +369,7 @@ export class Vfs {
     this.touch(from)
     this.touch(dir)
     d.inode.ctime = now()
+    this.inotify.moved(d, from, old)
     return 0
   }
 

@@ -29,6 +29,12 @@ interface Addon {
   duplicate(fd: number): number
   setTimes(path: Buffer, times: number[]): number
   makeFifo(path: Buffer, mode: number): number
+  makeFile(path: Buffer, mode: number): number
+  pipe(nonblock: boolean): number[]
+  drainPipe(write: number): void
+  inotifyInit(): number
+  inotifyAdd(fd: number, path: Buffer, mask: number): number
+  inotifyRemove(fd: number, wd: number): number
   pidfdOpen(pid: number): number
   pidfdSignal(pidfd: number, signo: number): number
   openBeneath(dir: number, path: Buffer, flags: number, mode: number): number

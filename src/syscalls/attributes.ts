@@ -94,6 +94,7 @@ function setMode(call: Call, d: Dentry, mode: number): number {
   i.mode = (i.mode & F.S_IFMT) | (bits & 0o7777)
   i.ctime = now()
   call.task.container.vfs.overridden.covered(i)
+  call.task.container.vfs.inotify.attributes(d)
   return 0
 }
 
@@ -122,6 +123,7 @@ function setOwner(call: Call, d: Dentry, uid: number, gid: number): number {
   if (!isDir(i) && i.mode & 0o111) i.mode &= ~(F.S_ISUID | F.S_ISGID)
   i.ctime = now()
   call.task.container.vfs.overridden.covered(i)
+  call.task.container.vfs.inotify.attributes(d)
   return 0
 }
 
@@ -166,6 +168,7 @@ const utimensat: Handler = (call) => {
   i.mtime = mtime
   i.ctime = now()
   call.task.container.vfs.overridden.changed(i)
+  call.task.container.vfs.inotify.attributes(d)
   // A file whose last name is gone has its times on the host only, and nobody looks at those again.
   if (i.backing?.kind === 'upper' && i.nlink > 0) return addon.setTimes(Buffer.from(i.backing.path), [atime.sec, atime.nsec, mtime.sec, mtime.nsec])
   return 0

@@ -179,7 +179,7 @@ const renameat2: Handler = (call) => {
   if (flags & F.RENAME_EXCHANGE) return vfs.exchange(from.node, to.node!)
   if (to.node) {
     if (isDir(to.node.inode) && !vfs.isEmpty(to.node)) return -E.ENOTEMPTY
-    if (!to.node.inode.fs.host) vfs.unlink(to.node)
+    if (!to.node.inode.fs.host) vfs.unlink(to.node, true)
   }
   return vfs.rename(from.node, to.dir, to.name, 0)
 }

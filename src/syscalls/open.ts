@@ -7,6 +7,7 @@ import { isDir, now, type Dentry, type Inode } from '../fs/inode.ts'
 import { may, walk, writable } from '../fs/path.ts'
 import { addon } from '../native/addon.ts'
 import type { Call } from './handler.ts'
+import { waiting } from './inotify.ts'
 
 interface Grant { kind: number; node: number; nid?: number; size?: number; mode: number; what?: number; ino: number }
 
@@ -116,6 +117,7 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
     case 'tty': case 'console': return openTerminal(call, node, special.kind, flags)
     case 'ptmx': return openMaster(call, node, flags)
     case 'pty': return special.master ? -E.EIO : grantHost(call, call.task.container.ptys.open(special.pty, flags), node)
+    case 'inotify': return -E.ENXIO
     case 'fifo': return grantHost(call, openFifo(special.host, flags), node)
     case 'text': {
       if (access !== F.O_RDONLY) return special.sink ? grantHost(call, hostOpen('/dev/null', flags & F.O_ACCMODE), node) : -E.EACCES
@@ -138,6 +140,7 @@ function openNode(call: Call, node: Dentry, flags: number, created: boolean): nu
   }
   const b = i.backing
   if (!b || b.kind === 'image') return -E.EIO
+  i.at = node
   return grantHost(call, hostOpen(b.path, flags & ~(F.O_CREAT | F.O_EXCL)), node)
 }
 
@@ -162,11 +165,12 @@ function openMaster(call: Call, node: Dentry, flags: number): number {
   return grantHost(call, made.master, d)
 }
 
-/** TIOCGPTN: the number of a terminal as the container counts. */
+/** TIOCGPTN: the number of a terminal as the container counts; FIONREAD of an inotify instance. */
 export function ioctl(call: Call): number {
   const d = call.node(0)
   if (typeof d === 'number') return -E.ENOTTY
   const special = d.inode.special
+  if (special?.kind === 'inotify') return waiting(call, d)
   return special?.kind === 'pty' && special.master ? special.pty.index : -E.ENOTTY
 }
 

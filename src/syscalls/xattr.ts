@@ -43,11 +43,11 @@ function known(call: Call, i: Inode, name: string, write: boolean): E.Errno {
   return name === 'user.' || name.startsWith('trusted.') ? -E.EINVAL : -E.EOPNOTSUPP
 }
 
-/** The inode whose attribute `name` the call may read, or write. */
-function holder(call: Call, find: Find, name: string, write: boolean): Inode | E.Errno {
+/** The file whose attribute `name` the call may read, or write. */
+function holder(call: Call, find: Find, name: string, write: boolean): Dentry | E.Errno {
   const d = find(call)
   if (typeof d === 'number') return d
-  return permission(call, d, name, write) || known(call, d.inode, name, write) || d.inode
+  return permission(call, d, name, write) || known(call, d.inode, name, write) || d
 }
 
 function nameOf(call: Call): string | E.Errno {
@@ -63,8 +63,9 @@ const set = (find: Find): Handler => (call) => {
   const value = call.bytes(2) ?? Buffer.alloc(0)
   if (call.long(3) > SIZE_MAX || call.long(3) < 0) return -E.E2BIG
   if (call.long(3) > value.length) return -E.ENOSPC
-  const i = holder(call, find, name, true)
-  if (typeof i === 'number') return i
+  const d = holder(call, find, name, true)
+  if (typeof d === 'number') return d
+  const i = d.inode
   const there = i.xattrs?.has(name) ?? false
   if (there && flags & XATTR_CREATE) return -E.EEXIST
   if (!there && flags & XATTR_REPLACE) return -E.ENODATA
@@ -75,14 +76,16 @@ const set = (find: Find): Handler => (call) => {
   i.xattrs.set(name, value)
   i.ctime = now()
   call.task.container.vfs.overridden.changed(i)
+  call.task.container.vfs.inotify.attributes(d)
   return 0
 }
 
 const get = (find: Find): Handler => (call) => {
   const name = nameOf(call)
   if (typeof name === 'number') return name
-  const i = holder(call, find, name, false)
-  if (typeof i === 'number') return i
+  const d = holder(call, find, name, false)
+  if (typeof d === 'number') return d
+  const i = d.inode
   const value = i.xattrs?.get(name)
   return value ? give(call, 2, 3, value) : -E.ENODATA
 }
@@ -105,11 +108,13 @@ const list = (find: Find): Handler => (call) => {
 const remove = (find: Find): Handler => (call) => {
   const name = nameOf(call)
   if (typeof name === 'number') return name
-  const i = holder(call, find, name, true)
-  if (typeof i === 'number') return i
+  const d = holder(call, find, name, true)
+  if (typeof d === 'number') return d
+  const i = d.inode
   if (!i.xattrs?.delete(name)) return -E.ENODATA
   i.ctime = now()
   call.task.container.vfs.overridden.changed(i)
+  call.task.container.vfs.inotify.attributes(d)
   return 0
 }
 

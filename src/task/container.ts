@@ -2,6 +2,7 @@
 import { closeSync, readFileSync, readlinkSync } from 'node:fs'
 import { mountDev } from '../fs/devfs.ts'
 import type { ImageFs } from '../fs/imagefs.ts'
+import type { Follow } from '../fs/inotify.ts'
 import { isDir, pathOf, type Dentry, type Inode } from '../fs/inode.ts'
 import { ROOT, walk, type Creds } from '../fs/path.ts'
 import { mountProc, type ProcTask } from '../fs/procfs.ts'
@@ -42,6 +43,8 @@ export interface ContainerOptions {
   readonly terminal: number | undefined
   /** A new task's connection wants to be followed. */
   readonly onTask: (task: Task) => void
+  /** Follows a descriptor of the container's own. */
+  readonly follow: Follow
   /** A record of a call (docs/abi.md), for who watches. */
   readonly onRecord: (nr: number, bytes: Buffer) => void
 }
@@ -81,7 +84,7 @@ export class Container {
     this.onTask = o.onTask
     this.onRecord = o.onRecord
     this.egress = o.egress
-    this.vfs = new Vfs(o.image, o.upper)
+    this.vfs = new Vfs(o.image, o.upper, o.follow)
     this.gate = new Gate(o.approvals, o.audit, o.id)
     this.terminal = o.terminal === undefined ? undefined : this.ptys.adopt(o.terminal, 0)
     mountDev(this.vfs, this.ptys, this.terminal !== undefined)

@@ -115,6 +115,11 @@ pub fn dispatch(t: &mut Thread, row: &Syscall, a: [u64; 6]) -> SysResult {
         if *arg == Arg::Fd {
             let fd = Files::check(a[n] as i32)?;
             let kind = process::files().kind(fd);
+            if kind.notify
+                && let Some(r) = crate::notify::dispatch(t, row.nr, fd, a)
+            {
+                return r;
+            }
             if kind.what != What::Host {
                 return on_image(t, row.nr, fd, kind.what, a);
             }
@@ -261,7 +266,7 @@ fn flock(t: &Thread, fd: i32, operation: i32) -> SysResult {
     Ok(0)
 }
 
-fn iov_pairs(addr: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {
+pub fn iov_pairs(addr: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {
     if count > IOV_MAX {
         return Err(EINVAL);
     }

@@ -232,9 +232,11 @@ fn ioctl(t: &mut Thread, a: [u64; 6]) -> SysResult {
     if process::files().kind(fd).what != What::Host && !matches!(request, libc::FIOCLEX | libc::FIONCLEX) {
         return ioctl_of_image(fd, request, a[2]);
     }
-    let node = process::files().kind(fd).node;
-    if request == libc::TIOCGPTN && node != 0 && crate::ring::conn() >= 0 {
-        // A terminal's number is the container's, not the host's.
+    let kind = process::files().kind(fd);
+    let node = kind.node;
+    if (request == libc::TIOCGPTN || kind.notify && request == libc::FIONREAD) && node != 0 && crate::ring::conn() >= 0
+    {
+        // A terminal's number is the container's, not the host's; inotify's events are the daemon's.
         let w = crate::ring::window(t)?;
         let n = crate::ring::call(t, libc::SYS_ioctl as u32, [u64::from(node), request, 0, 0, 0, 0], w)?.ret?;
         guest::write(a[2], &(n as u32))?;

@@ -26,9 +26,11 @@ pub struct Kind {
     pub node: u32,
     /// Index of the description in the arena; 0: none.
     desc: u32,
+    /// A host descriptor that stands for an inotify instance (notify.rs).
+    pub notify: bool,
 }
 
-const HOST: Kind = Kind { what: What::Host, node: 0, desc: 0 };
+const HOST: Kind = Kind { what: What::Host, node: 0, desc: 0, notify: false };
 
 /// Descriptors that are not the host's own, one bit each: what a call that only wants to know this reads without
 /// the table's lock. Written under it.
@@ -141,6 +143,11 @@ impl Files {
         self.replace_kind(fd, Kind { node, ..HOST });
     }
 
+    pub fn set_notify(&mut self, fd: i32, node: u32) {
+        self.seen(fd);
+        self.replace_kind(fd, Kind { node, notify: true, ..HOST });
+    }
+
     /// Makes `fd` an image file or directory with a fresh description.
     pub fn insert(&mut self, fd: i32, o: &Opened, flags: u32) -> Result<(), Errno> {
         let all = DESCRIPTIONS as u32 - 1;
@@ -158,7 +165,7 @@ impl Files {
                 d.local.store(0, Ordering::Relaxed);
                 self.next = index;
                 self.seen(fd);
-                self.replace_kind(fd, Kind { what: o.what, node: o.node, desc: index });
+                self.replace_kind(fd, Kind { what: o.what, node: o.node, desc: index, notify: false });
                 return Ok(());
             }
         }
@@ -199,7 +206,7 @@ impl Files {
     fn replace_kind(&mut self, fd: i32, kind: Kind) {
         let bit = 1 << (fd % 64);
         match kind.what {
-            What::Host => OURS[fd as usize / 64].fetch_and(!bit, Ordering::AcqRel),
+            What::Host if !kind.notify => OURS[fd as usize / 64].fetch_and(!bit, Ordering::AcqRel),
             _ => OURS[fd as usize / 64].fetch_or(bit, Ordering::AcqRel),
         };
         let k = std::mem::replace(&mut self.kinds[fd as usize], kind);

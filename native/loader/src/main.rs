@@ -33,6 +33,7 @@ mod mm;
 mod mremap;
 mod mxcsr;
 mod netcalls;
+mod notify;
 mod packet;
 mod prctl;
 mod process;

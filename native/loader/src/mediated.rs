@@ -89,6 +89,14 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             }
         }
         libc::SYS_memfd_create => return memfd_create(t, a),
+        libc::SYS_inotify_add_watch | libc::SYS_inotify_rm_watch => crate::notify::check(nr, a)?,
+        libc::SYS_inotify_init | libc::SYS_inotify_init1 => {
+            let flags = if i64::from(nr) == libc::SYS_inotify_init { 0 } else { a[0] };
+            let w = ring::window(t)?;
+            let reply = ring::call(t, self::nr(libc::SYS_inotify_init1), [flags, 0, 0, 0, 0, 0], w)?;
+            reply.ret?;
+            return install(&reply, flags as i32);
+        }
         _ => {}
     }
     request(t, nr, a)?.ret
@@ -302,7 +310,7 @@ pub fn request(t: &mut Thread, nr: u32, args: [u64; 6]) -> Result<Reply, Errno> 
         }
     }
     // A call whose only path argument comes without dirfd still needs the working directory.
-    if row.args.first() == Some(&Arg::Path) {
+    if row.args.first() == Some(&Arg::Path) || i64::from(nr) == libc::SYS_inotify_add_watch {
         sent[5] = u64::from(process::fs().cwd);
     }
     let reply = ring::call(t, nr, sent, w)?;
@@ -389,6 +397,10 @@ pub fn install(reply: &Reply, flags: i32) -> SysResult {
             if !cloexec {
                 // SAFETY: a descriptor we just received.
                 unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+            }
+            if u32_at(28) == abi::GRANT_NOTIFY {
+                process::files().set_notify(fd, node);
+                return Ok(i64::from(fd));
             }
             process::files().set_host(fd, node);
             if u32_at(24) & libc::S_IFMT == libc::S_IFCHR && flags & libc::O_NOCTTY == 0 {

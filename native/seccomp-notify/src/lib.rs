@@ -6,6 +6,8 @@
 mod beneath;
 #[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod host;
+#[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
+mod notify;
 
 use napi::Env;
 use napi::bindgen_prelude::{Buffer, BufferSlice, Int32Array};

@@ -9,6 +9,7 @@ pub const GRANT_DIR: u32 = 0x3;
 pub const GRANT_HOST: u32 = 0x1;
 pub const GRANT_IMAGE: u32 = 0x2;
 pub const GRANT_LOADER: u32 = 0x4;
+pub const GRANT_NOTIFY: u32 = 0x4;
 pub const GRANT_SIZE: usize = 0x28;
 pub const HDR_ASLEEP: usize = 0x40;
 pub const HDR_CLAIMED: usize = 0x80;
