@@ -288,6 +288,7 @@ impl Builder<'_> {
                 End::Goto(self.analysis.dispatch())
             }
             Flow::Ret(v) => {
+                l.settle_flags(self.analysis.returns);
                 l.store_dirty(self.analysis.returns & !RESULTS);
                 l.push32(v);
                 for r in [RAX, RSP, RDX] {
@@ -303,7 +304,8 @@ impl Builder<'_> {
                 }
                 if let Some(&f) = self.ctx.functions.get(&pc) {
                     // Registers that come as parameters are the callee's to store, but for those read here later.
-                    l.store_dirty(live & ALL_REGISTERS & !(PARAMETERS & !self.after(i)));
+                    l.settle_flags(live);
+                    l.store_dirty(live & !(PARAMETERS & !self.after(i)));
                     Self::push_parameters(l, live);
                     l.sink().call(IMPORTS + f as u32);
                 } else {

@@ -195,7 +195,10 @@ impl<'a> Analysis<'a> {
         let held = info.held_in | info.writes | info.may_write | !SCRATCH;
         let outside = info.outside.iter().fold(0, |s, t| s | known.reads(*t)) & held;
         match info.kind {
-            Kind::Call => outside | self.after_call(n) & !known.clobbers(info.outside[0]) & !RESULTS | gpr(RSP),
+            Kind::Call => {
+                let callee = info.outside[0];
+                known.arguments(callee) & held | self.after_call(n) & !known.clobbers(callee) & !RESULTS | gpr(RSP)
+            }
             Kind::Leave if info.traps() => gpr(RSP),
             Kind::Leave if info.usage.last().is_some_and(|u| u.step) => EVERYTHING,
             Kind::Leave => RESULTS | self.returns,

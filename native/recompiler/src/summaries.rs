@@ -3,7 +3,7 @@
 
 use crate::discover::Function;
 use crate::liveness::{ABI_READS, ABI_RETURNS, Analysis, Kind, SCRATCH};
-use crate::usage::{ALL_FLAGS, ALL_REGISTERS, Set, gpr};
+use crate::usage::{ALL_FLAGS, ALL_REGISTERS, EVERYTHING, Set, gpr};
 use std::collections::{HashMap, HashSet};
 use vkernel_abi::state::RSP;
 
@@ -32,12 +32,25 @@ impl Summaries<'_> {
         self.stubs.get(&pc).copied()
     }
 
-    /// Registers that have no meaning after a call: the psABI's scratch registers, where the callee is
-    /// of another ELF or not known. In the ELF itself compilers know what a callee leaves alone
-    /// (gcc's -fipa-ra), and assembly returns where it likes.
+    /// Whether the code at `pc` is of this ELF: its callers know what it reads, and what it leaves alone.
+    fn is_own(&self, pc: Option<u64>) -> bool {
+        pc.is_some_and(|pc| self.functions.contains_key(&pc) && !self.stubs.contains_key(&pc))
+    }
+
+    /// What a call of the code at `pc` may read: another ELF's reads no flags.
+    pub fn arguments(&self, pc: Option<u64>) -> Set {
+        self.reads(pc) & if self.is_own(pc) { EVERYTHING } else { ALL_REGISTERS }
+    }
+
+    /// What has no meaning after a call: the flags and the psABI's scratch registers, where the callee is
+    /// of another ELF or not known. In the ELF itself compilers know what a callee leaves alone (gcc's
+    /// -fipa-ra; Go has flags live across its DUFFZERO), and assembly returns where it likes.
     pub fn clobbers(&self, pc: Option<u64>) -> Set {
-        let known = pc.is_some_and(|pc| self.functions.contains_key(&pc) && !self.stubs.contains_key(&pc));
-        if known || self.loose { 0 } else { SCRATCH & !ABI_RETURNS }
+        match self.is_own(pc) {
+            true => 0,
+            false if self.loose => ALL_FLAGS,
+            false => SCRATCH & !ABI_RETURNS | ALL_FLAGS,
+        }
     }
 }
 
@@ -96,7 +109,7 @@ pub fn solve<'a, 'b>(
                 .reachable()
                 .flat_map(|(k, i)| {
                     let after = match i.kind {
-                        Kind::Call => all[n].after_call(k) & !known.clobbers(i.outside[0]) & ALL_REGISTERS,
+                        Kind::Call => all[n].after_call(k) & !known.clobbers(i.outside[0]),
                         _ => all[n].inherited(),
                     };
                     i.outside.iter().map(move |t| (*t, after))
@@ -108,8 +121,8 @@ pub fn solve<'a, 'b>(
                         all[callee].returns |= after;
                         stale[callee] = true;
                     }
-                    None if loose && unknown_returns | after != unknown_returns => {
-                        unknown_returns |= after;
+                    None if loose && unknown_returns | after & ALL_REGISTERS != unknown_returns => {
+                        unknown_returns |= after & ALL_REGISTERS;
                         stale.fill(true);
                     }
                     _ => {}

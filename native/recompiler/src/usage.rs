@@ -5,7 +5,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, 
 use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use vkernel_semantics::operand::{address, is_memory};
-use vkernel_semantics::{flags, x87_values};
+use vkernel_semantics::x87_values;
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
 pub type Set = u64;
@@ -59,7 +59,22 @@ pub fn of(i: &Instruction) -> Usage {
     if matches!(flow, Ok(Flow::Syscall)) {
         n.reads |= SYSCALL_READS;
     }
-    Usage { reads: n.reads, writes: n.writes, may_write: 0, step: false }
+    // A flag that is only carried over (a shift by 0, CF of INC) is neither read nor written for good.
+    let carried = n.reads & n.writes & ALL_FLAGS & !flags(i.rflags_read());
+    Usage { reads: n.reads & !carried, writes: n.writes & !carried, may_write: carried, step: false }
+}
+
+/// The flags that the decoder's `bits` name.
+fn flags(bits: u32) -> Set {
+    const FLAGS: [(u32, usize); 6] = [
+        (RflagsBits::CF, CF),
+        (RflagsBits::PF, PF),
+        (RflagsBits::AF, AF),
+        (RflagsBits::ZF, ZF),
+        (RflagsBits::SF, SF),
+        (RflagsBits::OF, OF),
+    ];
+    FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f))
 }
 
 /// Number, arguments, stack (x86-64 psABI, A.2.1).
@@ -87,15 +102,6 @@ fn stepped(i: &Instruction) -> Usage {
             u.may_write |= set;
         }
     }
-    const FLAGS: [(u32, usize); 6] = [
-        (RflagsBits::CF, CF),
-        (RflagsBits::PF, PF),
-        (RflagsBits::AF, AF),
-        (RflagsBits::ZF, ZF),
-        (RflagsBits::SF, SF),
-        (RflagsBits::OF, OF),
-    ];
-    let flags = |bits: u32| FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f));
     u.reads |= u.may_write | flags(i.rflags_read());
     u.may_write |= flags(i.rflags_modified());
     u
@@ -140,7 +146,7 @@ impl Backend for Notes {
             _ => {}
         }
         if let Some(c) = x87_values::condition(i) {
-            flags::cond(self, c);
+            vkernel_semantics::flags::cond(self, c);
         }
         Ok(Flow::Next)
     }
