@@ -103,10 +103,17 @@ export interface Dentry {
 
 export const isDir = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFDIR
 
-/** Path from the container's root. */
-export function pathOf(d: Dentry): string {
-  if (d.parent === d) return '/'
+/** Whether `d` is `top` or below it. */
+export function under(d: Dentry, top: Dentry): boolean {
+  for (let at = d; ; at = at.parent) {
+    if (at === top) return true
+    if (at.parent === at) return false
+  }
+}
+
+/** Path from `root` where that is above, otherwise from the container's root. */
+export function pathOf(d: Dentry, root?: Dentry): string {
   const parts: string[] = []
-  for (let at = d; at.parent !== at; at = at.parent) parts.push(at.name)
+  for (let at = d; at.parent !== at && at !== root; at = at.parent) parts.push(at.name)
   return '/' + parts.reverse().join('/') + (d.deleted ? ' (deleted)' : '')
 }

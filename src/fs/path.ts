@@ -7,7 +7,8 @@ import { RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYM
 import { isDir, type Dentry, type Inode } from './inode.ts'
 import type { Vfs } from './vfs.ts'
 
-export interface Creds { uid: readonly [number, number, number]; gid: readonly [number, number, number]; groups: readonly number[] }
+/** Who walks: ids, and where "/" is for them (chroot(2)); undefined: the container's root. */
+export interface Creds { uid: readonly [number, number, number]; gid: readonly [number, number, number]; groups: readonly number[]; root?: Dentry }
 
 /** Who the daemon itself is in a container's tree. */
 export const ROOT: Creds = { uid: [0, 0, 0], gid: [0, 0, 0], groups: [] }
@@ -48,7 +49,7 @@ const isLink = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFLNK
 export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds, how = 0): Found | E.Errno {
   if (path === '') return -E.ENOENT
   if (path.length > 4095) return -E.ENAMETOOLONG
-  const top = how & RESOLVE_IN_ROOT ? at : vfs.root
+  const top = how & RESOLVE_IN_ROOT ? at : c.root ?? vfs.root
   const apart = (from: Dentry, to: Dentry): boolean => (how & RESOLVE_NO_XDEV) !== 0 && from.inode.fs !== to.inode.fs
   if (path[0] === '/' && how & RESOLVE_BENEATH) return -E.EXDEV
   let links = 0
@@ -66,7 +67,8 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     if (name.length > 255) return -E.ENAMETOOLONG
     if (name === '.' || name === '..') {
       if (name === '..' && dir === at && how & RESOLVE_BENEATH) return -E.EXDEV
-      const next = name === '.' || (dir === at && how & RESOLVE_IN_ROOT) ? dir : dir.parent
+      // A directory outside the root has its own parent (fs/namei.c follow_dotdot).
+      const next = name === '.' || dir === top ? dir : dir.parent
       if (apart(dir, next)) return -E.EXDEV
       if (last) return { dir: next, name: '.', node: next, slash: true }
       dir = next

@@ -165,7 +165,7 @@ export function mountProc(vfs: Vfs, source: ProcSource): void {
     ['cgroup', make.file(() => '0::/\n', t)],
     ['exe', make.link(() => '', () => t.exe, t)],
     ['cwd', make.link(() => '/', () => t.cwd, t)],
-    ['root', make.link(() => '/', () => vfs.root, t)],
+    ['root', make.link(() => '/', () => t.creds.root ?? vfs.root, t)],
     ['uid_map', make.file(() => '         0          0 4294967295\n', t)],
     ['gid_map', make.file(() => '         0          0 4294967295\n', t)],
     ['setgroups', make.file(() => 'allow\n', t)],

@@ -73,13 +73,13 @@ const readlinkat: Handler = (call) => {
   if (how === 2) return answer(call.task.container.plainFd(call.task, call.int(0)))
   const d = how === 1 ? call.node(0) : target(call, 0, 1, F.AT_EMPTY_PATH, false)
   if (typeof d === 'number') return d
-  if (how === 1) return answer(pathOf(d))
+  if (how === 1) return answer(pathOf(d, call.task.creds.root))
   const i = d.inode
   if ((i.mode & F.S_IFMT) !== F.S_IFLNK) return call.text(1) === '' ? -E.ENOENT : -E.EINVAL
   if (i.special?.kind === 'fd') return FD_LINK + i.special.fd
   if (i.special?.kind !== 'link') return answer(i.target ?? '')
   const node = i.special.node?.()
-  return answer(node ? pathOf(node) : i.special.target())
+  return answer(node ? pathOf(node, call.task.creds.root) : i.special.target())
 }
 
 function setMode(call: Call, d: Dentry, mode: number): number {

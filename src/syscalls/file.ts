@@ -2,19 +2,21 @@
 import * as E from '../abi/errno.ts'
 import * as F from '../abi/fcntl.ts'
 import { ASK_WITH_FD } from '../abi/ring.ts'
-import { isDir, pathOf, type Dentry } from '../fs/inode.ts'
+import { isDir, pathOf, under, type Dentry } from '../fs/inode.ts'
 import { may, walk, writable } from '../fs/path.ts'
 import { writeDirents } from '../fs/stat.ts'
 import { addon } from '../native/addon.ts'
 import type { Call, Handler } from './handler.ts'
 import { groupOf, openat } from './open.ts'
-import { fromCwd, owns, target } from './target.ts'
+import { fromCwd, owns, root as isRoot, target } from './target.ts'
 
 const getcwd: Handler = (call) => {
   // The working directory travels in no argument: it is the task's.
   const d = call.task.cwd
   if (d.deleted) return -E.ENOENT
-  const text = Buffer.from(pathOf(d) + '\0', 'latin1')
+  const { root } = call.task.creds
+  const outside = root && !under(d, root) ? '(unreachable)' : ''
+  const text = Buffer.from(`${outside}${pathOf(d, root)}\0`, 'latin1')
   const p = call.place(0)
   if (!p || p.len < text.length) return -E.ERANGE
   return call.out(0, text)
@@ -31,6 +33,22 @@ const fchdir: Handler = (call) => {
   if (typeof d === 'number') return d
   const r = enter(call, d)
   return r < 0 ? r : 0
+}
+
+/**
+ * chroot(2); answers the new root's node id, 1 where it is the container's own again.
+ *
+ * Errors, in the order checked (fs/open.c): those of the walk, ENOTDIR, EACCES, EPERM.
+ */
+const chroot: Handler = (call) => {
+  const d = fromCwd(call, 0)
+  if (typeof d === 'number') return d
+  if (!isDir(d.inode)) return -E.ENOTDIR
+  if (!may(d.inode, F.X_OK, call.task.creds)) return -E.EACCES
+  if (!isRoot(call)) return -E.EPERM
+  const { root: _, ...rest } = call.task.creds
+  call.task.creds = d === call.task.container.vfs.root ? rest : { ...rest, root: d }
+  return d.id
 }
 
 function enter(call: Call, d: Dentry): number {
@@ -184,14 +202,6 @@ const renameat2: Handler = (call) => {
   return vfs.rename(from.node, to.dir, to.name, 0)
 }
 
-/** Whether `d` is `top` or below it. */
-function under(d: Dentry, top: Dentry): boolean {
-  for (let at = d; ; at = at.parent) {
-    if (at === top) return true
-    if (at.parent === at) return false
-  }
-}
-
 /** The whole directory; `args[1]`: the numbers of the caller's descriptors, for /proc/self/fd. */
 const getdents64: Handler = (call) => {
   const d = call.node(0)
@@ -232,5 +242,5 @@ const memfdCreate: Handler = (call) => {
 }
 
 export const handlers: Record<string, Handler> = {
-  openat, getcwd, chdir, fchdir, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, getdents64, memfd_create: memfdCreate,
+  openat, getcwd, chdir, fchdir, chroot, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, getdents64, memfd_create: memfdCreate,
 }

@@ -30,7 +30,7 @@ const setresuid: Handler = (call) => {
     const same = groups.length === old.groups.length && groups.every((g, n) => g === old.groups[n])
     if (!uid.every((u) => old.uid.includes(u)) || !gid.every((g) => old.gid.includes(g)) || !same) return -E.EPERM
   }
-  call.task.creds = { uid, gid, groups }
+  call.task.creds = { ...old, uid, gid, groups }
   return 0
 }
 

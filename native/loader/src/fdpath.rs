@@ -23,7 +23,7 @@ pub fn rewrite(t: &mut Thread, nr: u32, a: [u64; 6]) -> Result<Option<(u32, [u64
         libc::SYS_newfstatat => (a[3], libc::SYS_newfstatat),
         _ => return Ok(None),
     };
-    if a[1] == 0 || flags & nofollow != 0 {
+    if a[1] == 0 || flags & nofollow != 0 || process::fs().chrooted {
         return Ok(None);
     }
     let Some(fd) = descriptor(&guest::read_path(a[1])?) else { return Ok(None) };

@@ -60,6 +60,11 @@ pub fn dispatch(t: &mut Thread, nr0: u32, args: [u64; 6]) -> SysResult {
             let node = r.ret? as u32;
             return enter(node, &r);
         }
+        libc::SYS_chroot => {
+            let root = request(t, nr, a)?.ret?;
+            process::fs().chrooted = root != i64::from(abi::ROOT_NODE);
+            return Ok(0);
+        }
         libc::SYS_fchdir => {
             let fd = a[0] as i32;
             let node = image::calls::node(t, fd)?;

@@ -13,6 +13,8 @@ pub struct Fs {
     pub cwd: u32,
     /// Its nid, when it is a directory of the image; 0: it is not.
     pub cwd_nid: u64,
+    /// "/" is another directory than the container's root (chroot(2)): paths are the daemon's to walk.
+    pub chrooted: bool,
     pub umask: u32,
     /// Path of the program, for AT_EXECFN and /proc/self/exe.
     pub exe: Vec<u8>,
@@ -29,7 +31,7 @@ pub struct Creds {
 
 static FILES: LazyLock<Mutex<Files>> = LazyLock::new(|| Mutex::new(Files::new()));
 static MM: LazyLock<Mutex<Mm>> = LazyLock::new(|| Mutex::new(Mm::new()));
-static FS: Mutex<Fs> = Mutex::new(Fs { cwd: 1, cwd_nid: 0, umask: 0o22, exe: Vec::new() });
+static FS: Mutex<Fs> = Mutex::new(Fs { cwd: 1, cwd_nid: 0, chrooted: false, umask: 0o22, exe: Vec::new() });
 static CREDS: Mutex<Creds> = Mutex::new(Creds { uid: [0; 3], gid: [0; 3], groups: Vec::new(), fs: [None; 2] });
 /// ELFs whose text is mapped at its address.
 static ELFS: Mutex<Vec<u32>> = Mutex::new(Vec::new());

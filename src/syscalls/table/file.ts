@@ -65,6 +65,7 @@ export const entries = [
   syscall(332, 'statx', { dirfd, path, flags, mask: pointer, buf: output(STATX) }, { ...image, doc: 'Read extended metadata.' }),
   syscall(437, 'openat2', { dirfd, path, how: input('size'), size: int }, { ...mediated, newFd: true, doc: 'Open a file with resolution rules.' }),
   syscall(439, 'faccessat2', { dirfd, path, mode: int, flags }, { ...image, doc: 'Check access.' }),
+  syscall(161, 'chroot', { path }, { ...mediated, doc: 'Change where paths begin.', errno: ['EACCES', 'ENOENT', 'ENOTDIR', 'EPERM'] }),
   syscall(253, 'inotify_init', {}, { ...mediated, newFd: true, doc: 'Make an instance for watching files.', errno: ['EMFILE'] }),
   syscall(254, 'inotify_add_watch', { fd, pathname: path, mask: int }, { ...mediated, doc: 'Watch a file or directory.', errno: ['EACCES', 'EBADF', 'EEXIST', 'EINVAL', 'ENOENT', 'ENOSPC', 'ENOTDIR'], quirk: 'Reading and opening files of the image that nobody changed, and directories, is not told.' }),
   syscall(255, 'inotify_rm_watch', { fd, wd: int }, { ...mediated, doc: 'End a watch.', errno: ['EBADF', 'EINVAL'] }),
@@ -72,5 +73,5 @@ export const entries = [
   syscall(303, 'name_to_handle_at', { dirfd, path, handle: pointer, mount_id: pointer, flags }, { class: 'mediated', policy: 'file', doc: 'Name a file by a handle.', errno: ['EOPNOTSUPP'], quirk: 'EOPNOTSUPP, as on an overlay that is not exported.' }),
   ...absent('file', 'Obsolete interfaces of file systems.', { ustat: 136, uselib: 134 }),
   ...refused('file', 'Privileged interfaces of file systems.', { sysfs: 139, lookup_dcookie: 212, quotactl: 179, quotactl_fd: 443, fanotify_init: 300, fanotify_mark: 301 }),
-  ...refused('file', 'A guest has no mounts of its own and no other root.', { pivot_root: 155, chroot: 161, mount: 165, umount2: 166, open_by_handle_at: 304, open_tree: 428, move_mount: 429, fsopen: 430, fsconfig: 431, fsmount: 432, fspick: 433, mount_setattr: 442 }),
+  ...refused('file', 'A guest has no mounts of its own.', { pivot_root: 155, mount: 165, umount2: 166, open_by_handle_at: 304, open_tree: 428, move_mount: 429, fsopen: 430, fsconfig: 431, fsmount: 432, fspick: 433, mount_setattr: 442 }),
 ]

@@ -165,7 +165,7 @@ pub const TABLE: &[Syscall] = &[
     Syscall { nr: 158, name: "arch_prctl", class: Class::Local, args: &[Arg::Int, Arg::Int], restart: false, new_fd: false, group: "process" },
     Syscall { nr: 159, name: "adjtimex", class: Class::Direct, args: &[Arg::Ptr { dir: Dir::InOut, len: Len::Fixed(208) }], restart: false, new_fd: false, group: "time" },
     Syscall { nr: 160, name: "setrlimit", class: Class::Local, args: &[Arg::Int, Arg::Ptr { dir: Dir::In, len: Len::Fixed(16) }], restart: false, new_fd: false, group: "process" },
-    Syscall { nr: 161, name: "chroot", class: Class::Refused, args: &[], restart: false, new_fd: false, group: "file" },
+    Syscall { nr: 161, name: "chroot", class: Class::Mediated, args: &[Arg::Path], restart: false, new_fd: false, group: "file" },
     Syscall { nr: 162, name: "sync", class: Class::Local, args: &[], restart: false, new_fd: false, group: "file" },
     Syscall { nr: 163, name: "acct", class: Class::Refused, args: &[], restart: false, new_fd: false, group: "system" },
     Syscall { nr: 164, name: "settimeofday", class: Class::Refused, args: &[], restart: false, new_fd: false, group: "time" },

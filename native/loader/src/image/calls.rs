@@ -52,6 +52,9 @@ fn find(at: i32, path: u64, follow: bool) -> Option<Result<Found, Errno>> {
         Ok(n) => &text[..n],
         Err(e) => return Some(Err(e)),
     };
+    if process::fs().chrooted {
+        return None;
+    }
     let start = match path.first() {
         None => return None,
         Some(b'/') => 0,
