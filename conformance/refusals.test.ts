@@ -147,7 +147,7 @@ test.serial('destinations beyond the loopback: EACCES, one record for each attem
   const r = await alone('probe connect 192.0.2.1 80; probe connect 192.0.2.1 80; probe connect 169.254.169.254 80; probe udp 192.0.2.1 53; probe connect 127.0.0.1 1')
   t.is(r.stdout, 'EACCES\nEACCES\nEACCES\nEACCES\nECONNREFUSED\n')
   t.is(r.denied.length, 4)
-  t.like(r.denied[2], { event: 'egress', path: '/usr/bin/probe', rule: 'no rule allows 169.254.169.254:80' })
+  t.like(r.denied[2], { event: 'egress', path: '/usr/bin/probe', rule: 'no rule allows 169.254.169.254:80/tcp' })
 })
 
 const netns = process.getuid!() === 0 ? test.serial : test.serial.skip
@@ -164,7 +164,7 @@ netns('a destination that the policy allows is reached, others are not', async (
   })
   const r = await inside.sh(allowed, 'for n in 1 2 3 4 5; do probe connect 198.51.100.1 7777 | grep -q pong 2>/dev/null; done; probe connect 198.51.100.1 7777; probe connect 198.51.100.1 7778; probe connect 198.51.100.2 7777')
   t.is(r.stdout, 'pong ping\nEACCES\nEACCES\n')
-  t.deepEqual(inside.denials().map((x) => x.rule), ['no rule allows 198.51.100.1:7778', 'no rule allows 198.51.100.2:7777'])
+  t.deepEqual(inside.denials().map((x) => x.rule), ['no rule allows 198.51.100.1:7778/tcp', 'no rule allows 198.51.100.2:7777/tcp'])
 })
 
 test.serial('a byte changed anywhere in an image: not started, and verify names the part', async (t) => {

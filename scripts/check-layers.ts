@@ -21,7 +21,8 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // The gate names files; a socket's address is judged by the policy.
   policy: ['abi', 'native', 'syscalls/table', 'fs'],
   net: ['abi', 'native', 'syscalls/table', 'fs', 'policy'],
-  image: ['abi', 'native', 'syscalls/table'],
+  // A manifest carries a policy, and a build refuses one that no daemon would take.
+  image: ['abi', 'native', 'syscalls/table', 'policy'],
   task: BELOW_TASK,
   syscalls: [...BELOW_TASK, 'task'],
   daemon: [...BELOW_TASK, 'task', 'syscalls', 'image'],

@@ -1,4 +1,5 @@
 /** `recompiler build`: chooses the input and the place of the output. */
+import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { build, type Input } from '../image/build.ts'
@@ -9,6 +10,7 @@ import { defaultConfig, readImage, type SourceKind } from '../image/source.ts'
 import { readStub } from '../image/stub.ts'
 import { checkName, nameImage, ownPath } from '../image/store.ts'
 import { BuildError, fromDirectory } from '../image/tree.ts'
+import { checkPolicy, type Policy } from '../policy/policy.ts'
 import { args, bytes, print } from './output.ts'
 
 export function cacheDirectory(): string {
@@ -28,11 +30,11 @@ type Reader = (temp: string, progress: Progress) => Input | Promise<Input>
 const options = {
   output: { type: 'string', short: 'o' }, tag: { type: 'string', short: 't' },
   rootfs: { type: 'string' }, 'from-host': { type: 'boolean' }, oci: { type: 'string' }, 'docker-archive': { type: 'string' }, image: { type: 'string' },
-  exec: { type: 'string', default: 'path+digest' }, 'max-size': { type: 'string' },
+  exec: { type: 'string' }, policy: { type: 'string' }, egress: { type: 'string', multiple: true }, publish: { type: 'string', multiple: true }, network: { type: 'string' }, 'max-size': { type: 'string' },
   'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' }, 'no-stubs': { type: 'boolean' }, json: { type: 'boolean' },
 } as const
 
-function chooseInput(values: Record<string, string | boolean | undefined>, positionals: readonly string[]): Reader {
+function chooseInput(values: Record<string, string | boolean | string[] | undefined>, positionals: readonly string[]): Reader {
   const image = (arg: string, kind: SourceKind): Reader => (temp, progress) =>
     readImage(arg, kind, temp, new Budget(values['max-size'] ? parseSize(String(values['max-size'])) : undefined), progress)
   const given: Reader[] = []
@@ -49,17 +51,29 @@ function chooseInput(values: Record<string, string | boolean | undefined>, posit
   return given[0]!
 }
 
+/** The policy of `--policy FILE`, with what the options say in its place. */
+function choosePolicy(values: { exec?: string | undefined; policy?: string | undefined; network?: string | undefined; egress?: string[] | undefined; publish?: string[] | undefined }): Policy {
+  const { policy: file, ...given } = values
+  try {
+    const base = file === undefined ? {} : JSON.parse(readFileSync(file, 'utf8')) as object
+    const options = Object.entries({ exec: given.exec, network: given.network, egress: given.egress, publish: given.publish }).filter(([, v]) => v !== undefined)
+    return checkPolicy({ exec: 'path+digest', egress: [], ...base, ...Object.fromEntries(options) })
+  } catch (e) {
+    throw new BuildError(`build: ${file === undefined ? '' : `${file}: `}${(e as Error).message}`)
+  }
+}
+
 export async function buildVerb(argv: string[]): Promise<number> {
   const { values, positionals } = args('build', { args: argv, allowPositionals: true, options })
   const { output, tag } = values
   if (!output && !tag) throw new BuildError('build: where to? give -o DIR or -t NAME')
-  if (values.exec !== 'path+digest' && values.exec !== 'digest') throw new BuildError(`build: --exec is path+digest or digest, not ${values.exec}`)
+  const policy = choosePolicy(values)
   const read = chooseInput(values, positionals)
   // A name that stands for a layout elsewhere is checked before the work, not after it.
   const out = output ?? ownPath(tag!)
   if (output && tag) checkName(tag)
   const result = await build(read, {
-    out, policy: { exec: values.exec, egress: [] }, translate: !values['no-translate'],
+    out, policy, translate: !values['no-translate'],
     ...(values['no-stubs'] ? {} : { stub: readStub() }),
     ...(values['no-cache'] ? {} : { cache: cacheDirectory() }),
   })

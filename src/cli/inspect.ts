@@ -5,6 +5,7 @@ import { open, peek, trustedKeys } from '../image/manifest.ts'
 import { readMegabinary } from '../image/megabinary.ts'
 import { openLayout, type Part } from '../image/oci.ts'
 import { resolveImage } from '../image/store.ts'
+import type { Policy } from '../policy/policy.ts'
 import { BuildError } from '../image/tree.ts'
 import { args, bytes, columns, one, print } from './output.ts'
 
@@ -39,7 +40,7 @@ export function inspectVerb(argv: string[]): number {
   const f = facts(resolveImage(one('inspect', positionals, 'image')))
   print(values.json, f, () => {
     const { policy, config, parts } = f as unknown as {
-      policy: { exec: string; egress: string[] }
+      policy: Policy
       config: { env: string[]; cwd: string; user: string; cmd: string[]; entrypoint: string[] }
       parts: Record<string, { digest: string; size: number }>
     }
@@ -49,7 +50,8 @@ export function inspectVerb(argv: string[]): number {
       row('signature', f.signature === 'valid' ? `valid, key ${String(f['keyids'])}` : `NOT VALID: ${f.signature}`),
       row('target', `${String(f['target'])}, abi ${String(f['abi'])}, version ${String(f['version'])}`),
       ...Object.entries(parts).map(([name, p]) => row(name, `${p.digest} ${bytes(p.size)}`)),
-      row('policy', `exec ${policy.exec}; egress ${policy.egress.join(', ') || 'none'}`),
+      row('policy', `exec ${policy.exec}; egress ${policy.egress.join(', ') || 'none'}; publish ${policy.publish?.join(', ') ?? 'none'}; network ${policy.network ?? 'proxied'}`),
+      ...Object.entries(policy.quota ?? {}).map(([name, n]) => row('quota', `${n} ${name}`)),
       row('entrypoint', JSON.stringify(config.entrypoint)), row('cmd', JSON.stringify(config.cmd)),
       row('cwd, user', `${config.cwd}, ${config.user}`),
       ...config.env.map((e) => row('env', e)),

@@ -28,6 +28,10 @@ images
         --rootfs DIR                a root file system
         --from-host PATH...         programs of this host with their libraries
       --exec path+digest|digest   where a known program may lie (default path+digest)
+      --policy FILE               the policy to sign, a JSON object (docs/policy.md); options stand in place of its fields:
+      --egress RULE               DESTINATION[:PORT[-PORT]][/tcp|/udp] that may be connected to; may be repeated
+      --publish PORT[-PORT][/tcp|/udp]   ports that run -p may publish; may be repeated
+      --network proxied|native    who carries what leaves the container (default proxied)
       --max-size SIZE             refuse images that unpack to more (default 64G)
       --no-translate              interpret everything: a fast build, a slow image
       --no-cache                  translate everything anew
@@ -40,9 +44,10 @@ images
   extract IMAGE SYMBOL|ADDRESS [--elf PATH]   x86, wasm and native code of one function
 
 programs
-  run [-i] [-t] [-e K=V] [-w DIR] [-u USER] IMAGE PATH [ARG...]
+  run [-i] [-t] [-e K=V] [-w DIR] [-u USER] [-p [IP:][HOSTPORT]:PORT] IMAGE PATH [ARG...]
   exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] CONTAINER PATH [ARG...]
   ps [-a | --wait [CONTAINER]]    running containers; --wait: their threads, and what each waits on
+  policy CONTAINER [--egress RULE]... [--no-egress]   what it may reach, has used, was refused; narrower rules
   logs | stop | wait | rm CONTAINER
   trace [OPTION]... IMAGE PATH [ARG...] | trace [OPTION]... -p CONTAINER     system calls, a line each
       -e CALL,%GROUP,...          only these (%file %net %process %signal %mm %fd ...; ! before them: all but these)

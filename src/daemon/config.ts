@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { addon } from '../native/addon.ts'
 
-export interface Config { readonly socket: string; readonly state: string; readonly audit: string }
+export interface Config { readonly socket: string; readonly state: string; readonly audit: string; readonly dns: readonly string[] }
 
 /** Where a client looks for the daemon when VKERNEL_SOCKET is not set. */
 export function runtimeDirectory(): string {
@@ -13,15 +13,16 @@ export function runtimeDirectory(): string {
   return uid === 0 ? '/run/vkernel' : join(process.env['XDG_RUNTIME_DIR'] ?? `/tmp/vkernel-${uid}`, 'vkernel')
 }
 
-/** `--socket`, `--state`, `--audit`; a socket that is given has its state beside it, so that two daemons never share one. */
+/** `--socket`, `--state`, `--audit`, `--dns` (name servers for containers, instead of the host's); a socket that is given has its state beside it, so that two daemons never share one. */
 export function readConfig(argv: string[]): Config {
-  const { values } = parseArgs({ args: argv, options: { socket: { type: 'string' }, state: { type: 'string' }, audit: { type: 'string' } } })
+  const { values } = parseArgs({ args: argv, options: { socket: { type: 'string' }, state: { type: 'string' }, audit: { type: 'string' }, dns: { type: 'string', multiple: true } } })
   const given = values.socket ?? process.env['VKERNEL_SOCKET']
   const data = process.env['XDG_STATE_HOME'] ?? (process.getuid!() === 0 && !process.env['HOME'] ? '/var/lib' : join(homedir(), '.local/state'))
   return Object.freeze({
     socket: given ?? join(runtimeDirectory(), 'vkernel.sock'),
     state: values.state ?? (given ? `${given.replace(/\.sock$/, '')}.state` : join(runtimeDirectory(), 'state')),
     audit: values.audit ?? process.env['VKERNEL_AUDIT'] ?? join(data, 'vkernel', 'audit.jsonl'),
+    dns: values.dns ?? [],
   })
 }
 

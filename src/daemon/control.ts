@@ -17,6 +17,8 @@ const MAX_QUEUED = 16 << 20
 /** Descriptors that a client may have on the way. */
 const MAX_FDS = 8
 const MAX_MOUNTS = 64
+/** Rules or ports in a message. */
+const MAX_RULES = 1000
 
 type Message = Record<string, unknown>
 
@@ -58,6 +60,11 @@ function watchOf(m: Message): WatchRequest {
   if (calls !== undefined && !(calls instanceof Uint8Array)) throw wrong('calls')
   if (typeof bytes !== 'number' || !(bytes >= 0 && bytes <= MAX_WATCH_BYTES)) throw wrong('bytes')
   return { calls: Buffer.from(calls ?? []), bytes: Math.floor(bytes), records: m['records'] === true, stats: m['stats'] === true }
+}
+
+/** A list of texts; undefined: there is none. */
+function textsOf(m: Message, field: string): string[] | undefined {
+  return optional(field, m[field], (v) => Array.isArray(v) && v.length <= MAX_RULES && v.every((x) => typeof x === 'string') ? v : undefined)
 }
 
 const startOf = (m: Message): StartRequest => ({
@@ -191,7 +198,7 @@ class Session {
       this.greeted = true
       this.send({
         type: 'hello', version: PROTOCOL_VERSION, daemon: 'vkernel 0.1.0', pid: process.pid,
-        capabilities: ['run', 'exec', 'detach', 'mounts', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'watch', 'waits', 'shutdown'],
+        capabilities: ['run', 'exec', 'detach', 'mounts', 'ports', 'policy', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'watch', 'waits', 'shutdown'],
       })
       return
     }
@@ -209,9 +216,11 @@ class Session {
           if (!r && m['all'] !== true) return []
           return [{
             id: e.id, name: e.name ?? '', image: e.image, pid: r?.pid ?? 0, tasks: r?.container.tasks.size ?? 0, startedAt: e.startedAt,
+            ports: r?.container.network.published ?? [],
             ...(e.result ? { code: e.result.code } : {}),
           }]
         }) })
+      case 'policy': return this.policy(m)
       case 'logs': {
         const entry = runtime.find(needed(m, 'container'))
         if (!entry.log) throw new VkError('VK_ERR_NO_CONTAINER', 'only a detached container (-d) has a log')
@@ -251,6 +260,20 @@ class Session {
     }
   }
 
+  /** The rules of a running container, narrowed when `egress` is given, and what it has used and was refused. */
+  private policy(m: Message): void {
+    const { network } = this.runtime.findRunning(needed(m, 'container')).container
+    const egress = textsOf(m, 'egress')
+    if (egress) {
+      try {
+        network.narrow(egress)
+      } catch (e) {
+        throw new VkError('VK_ERR_POLICY', (e as Error).message)
+      }
+    }
+    this.send({ type: 'policy', network: network.backend, egress: network.rules, ports: network.published, ...network.usage, refused: network.refused.slice(0, 100) })
+  }
+
   private ended(result: Result): void {
     if (this.lost > 0) this.send({ type: 'lost', records: this.lost })
     this.send({ type: 'exit', ...result })
@@ -275,7 +298,7 @@ class Session {
       this.job = m['type'] === 'exec'
         ? this.runtime.exec(needed(m, 'container'), request, stdio, callbacks)
         : this.runtime.run({
-          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m), watcher,
+          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m), ports: textsOf(m, 'ports') ?? [], watcher,
         }, callbacks)
       if (watcher) this.watching = { on: this.job.running, watcher }
     } finally {

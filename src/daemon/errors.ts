@@ -12,6 +12,8 @@ export const errors = {
   VK_ERR_USER: { status: 125, hint: 'give a user of the image, or numbers: -u UID[:GID]' },
   VK_ERR_WORKDIR: { status: 125, hint: 'give a directory, or a path that can be made one: -w DIR' },
   VK_ERR_MOUNT: { status: 125, hint: '-v HOST:GUEST[:ro] takes two absolute paths; HOST must exist' },
+  VK_ERR_PORT: { status: 125, hint: '-p [IP:][HOSTPORT]:PORT[/tcp|/udp]; the image\'s policy says which ports: recompiler inspect IMAGE' },
+  VK_ERR_POLICY: { status: 125, hint: 'recompiler inspect IMAGE shows what was signed; build the image anew with more' },
   VK_ERR_NO_COMMAND: { status: 125, hint: 'the image names no command; give one: recompiler run IMAGE PATH [ARG...]' },
   VK_ERR_TOO_LONG: { status: 126, hint: 'arguments and environment together may have about 180 kB at a container\'s start' },
   VK_ERR_NOT_FOUND: { status: 127, hint: 'give the program\'s path, or one that is in the container\'s PATH' },

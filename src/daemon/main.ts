@@ -23,7 +23,7 @@ function boot(): void {
   // Nothing starts without a log of what was refused.
   const audit = new Audit(config.audit)
   const loop = new Loop()
-  const runtime = new Runtime(loop, config.state, audit)
+  const runtime = new Runtime(loop, config.state, audit, config.dns)
   listen(config.socket, loop, runtime)
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {

@@ -9,6 +9,7 @@ import { Container, MAX_ANNOUNCED, type Task } from '../task/container.ts'
 import type { Config } from '../image/manifest.ts'
 import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
+import { Networks, publishAll, resolvConf } from './networks.ts'
 import { Ring } from './ring.ts'
 import { mountAll, prepare, type Mount, type StartRequest } from './start.ts'
 import { Watchers, type Watcher } from './watch.ts'
@@ -18,6 +19,8 @@ export interface RunRequest extends StartRequest {
   readonly image: string
   readonly name: string | undefined
   readonly mounts: readonly Mount[]
+  /** `-p`, as given. */
+  readonly ports: readonly string[]
   /** Standard streams go to a log; the record stays until it is removed. */
   readonly detached: boolean
   /** The record goes with the container. */
@@ -91,11 +94,14 @@ export class Runtime {
   private readonly loop: Loop
   private readonly state: string
   readonly audit: Audit
+  private readonly networks: Networks
 
-  constructor(loop: Loop, state: string, audit: Audit) {
+  /** `dns`: name servers for containers; none: the host's. */
+  constructor(loop: Loop, state: string, audit: Audit, dns: readonly string[]) {
     this.loop = loop
     this.state = state
     this.audit = audit
+    this.networks = new Networks(loop, audit, dns)
     loop.beforeSleep = () => {
       for (let n = 0; n < BATCH; n++) {
         if (this.pollAll() || this.pollHot()) continue
@@ -136,7 +142,7 @@ export class Runtime {
     const log = q.detached ? join(this.state, 'logs', `${id}.log`) : undefined
     let running: Running | undefined
     const container = new Container({
-      id, image: zygote.image, approvals: zygote.approvals, egress: zygote.egress,
+      id, image: zygote.image, approvals: zygote.approvals, network: this.networks.make(id, zygote.policy),
       upper: join(this.state, 'containers', id), audit: this.audit, hostname: id,
       terminal: q.tty ? q.stdio[0] : undefined,
       onTask: (task) => { if (running) this.watchTask(running, task) },
@@ -147,6 +153,8 @@ export class Runtime {
     const stdio = [...q.stdio]
     try {
       mountAll(container, q.mounts)
+      if (container.network.backend !== 'none') resolvConf(container)
+      publishAll(container, zygote.policy, q.ports)
       const start = prepare(container, config, q)
       if (log) stdio.splice(0, 3, openSync('/dev/null', 'r'), openSync(log, 'a', 0o600), openSync(log, 'a', 0o600))
       const ring = new Ring(container, (task, what) => this.violation(container, task, what), (task) => this.connection(container, task))
@@ -207,7 +215,7 @@ export class Runtime {
       if (joinPid !== undefined && pidfd < 0) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${container.id} has just ended`)
       zygote.request({
         type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id, cwdNid: container.vfs.overridden.nid(start.cwd.inode),
-        uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num,
+        uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num, network: container.network.backend,
         terminal: tty ? container.terminalNode(stdio[0]!) : 0,
       }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...(pidfd >= 0 ? [pidfd] : [])])
       this.jobs.set(job.id, job)
@@ -248,6 +256,8 @@ export class Runtime {
         for (const fd of p.fds) closeSync(fd)
         return false
       }
+      const zygote = this.running.get(container.id)?.zygote
+      if (zygote && this.networks.joins(container, task, p, zygote)) continue
       if (p.pid > 0 && task.hostPid === 0) container.introduced(task, p.pid)
       for (const fd of p.fds) {
         addon.receiveCredentials(fd)

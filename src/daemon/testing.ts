@@ -12,7 +12,8 @@ import { fromHost } from '../image/from-host.ts'
 import { Progress } from '../image/progress.ts'
 import { defaultConfig } from '../image/source.ts'
 import { directory, place, type Inode } from '../image/tree.ts'
-import type { Config, Policy } from '../image/manifest.ts'
+import type { Config } from '../image/manifest.ts'
+import type { Policy } from '../policy/policy.ts'
 
 export const root = join(import.meta.dirname, '../..')
 export const client = join(root, 'native/target/release/recompiler')
@@ -21,6 +22,9 @@ const cache = join(root, 'build/test-images')
 /** Programs of every test image, from wherever this host has them. */
 const PROGRAMS = ['bash', 'cat', 'chmod', 'chown', 'cp', 'cut', 'df', 'env', 'head', 'id', 'ln', 'ls', 'mkdir', 'mkfifo', 'mktemp', 'mv', 'ps', 'pwd', 'readlink', 'rm', 'rmdir',
   'seq', 'sha256sum', 'sleep', 'sort', 'stat', 'sync', 'tail', 'touch', 'tr', 'true', 'tty', 'wc']
+
+/** C programs of conformance/programs that are in it too. */
+const PROBES = ['probe', 'talk']
 
 const where = (name: string): string => {
   const at = ['/bin', '/usr/bin'].map((d) => join(d, name)).find((p) => existsSync(p))
@@ -55,7 +59,7 @@ function tree(): Inode {
   text('/etc/group', 'root:x:0:\nmail:x:8:guest\ntty:x:5:\nguest:x:1001:\nextra:x:2000:guest,mail\n')
   text('/script', '#!/bin/bash\necho "script $0 $*"\n', 0o755)
   text('/not-executable', 'text\n')
-  place(base, '/usr/bin/probe', file(program('probe'), 0o755))
+  for (const name of PROBES) place(base, `/usr/bin/${name}`, file(program(name), 0o755))
   place(base, '/home/guest', { ...directory(0o755), uid: 1000, gid: 1001 })
   return base
 }
@@ -73,7 +77,7 @@ export async function testImage(policy: Partial<Policy> = {}, config: Partial<Co
     for (const f of readdirSync(join(root, dir)).filter((f) => /\.(ts|rs)$/.test(f) && !f.includes('.test.')).sort()) hash.update(readFileSync(join(root, dir, f)))
   }
   hash.update(readFileSync(import.meta.filename))
-  for (const p of [...PROGRAMS.map(where), program('probe')]) hash.update(`${p} ${statSync(p).mtimeMs}`)
+  for (const p of [...PROGRAMS.map(where), ...PROBES.map(program)]) hash.update(`${p} ${statSync(p).mtimeMs}`)
   const recompiler = statSync(join(root, 'native/target/release/vkernel-recompiler'))
   hash.update(`${recompiler.mtimeMs}`)
   const out = join(cache, `image-${hash.digest('hex').slice(0, 16)}`)
@@ -104,19 +108,21 @@ export class TestDaemon {
   private child: ChildProcess | undefined
   private readonly prefix: readonly string[]
   private readonly state: string
+  private readonly options: readonly string[]
   log = ''
 
-  private constructor(dir: string, prefix: readonly string[], state: string | undefined, audit: string | undefined) {
+  private constructor(dir: string, prefix: readonly string[], state: string | undefined, audit: string | undefined, options: readonly string[]) {
     this.dir = dir
     this.socket = join(dir, 's')
     this.audit = audit ?? join(dir, 'audit.jsonl')
     this.prefix = prefix
+    this.options = options
     this.state = state ?? join(dir, 'state')
   }
 
-  /** `prefix`: a command that starts the daemon's (setpriv …); `dir`: for what it leaves; `state`: its state directory. */
-  static async start(o: { prefix?: readonly string[]; dir?: string; state?: string; audit?: string } = {}): Promise<TestDaemon> {
-    const d = new TestDaemon(o.dir ?? mkdtempSync(join(tmpdir(), 'vkernel-test-')), o.prefix ?? [], o.state, o.audit)
+  /** `prefix`: a command that starts the daemon's (setpriv …); `dir`: for what it leaves; `state`: its state directory; `options`: of its command line. */
+  static async start(o: { prefix?: readonly string[]; dir?: string; state?: string; audit?: string; options?: readonly string[] } = {}): Promise<TestDaemon> {
+    const d = new TestDaemon(o.dir ?? mkdtempSync(join(tmpdir(), 'vkernel-test-')), o.prefix ?? [], o.state, o.audit, o.options ?? [])
     await d.boot()
     return d
   }
@@ -127,7 +133,7 @@ export class TestDaemon {
 
   /** Starts it, again after its end. Throws what it says when it does not come up. */
   boot(): Promise<void> {
-    const [command, ...args] = [...this.prefix, process.execPath, join(root, 'src/daemon/main.ts'), '--socket', this.socket, '--state', this.state, '--audit', this.audit]
+    const [command, ...args] = [...this.prefix, process.execPath, join(root, 'src/daemon/main.ts'), '--socket', this.socket, '--state', this.state, '--audit', this.audit, ...this.options] as [string, ...string[]]
     this.log = ''
     const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'], env: environment() })
     this.child = child

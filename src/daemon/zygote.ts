@@ -10,8 +10,8 @@ import { findImage } from '../image/store.ts'
 import { openManifest } from '../image/verify.ts'
 import type { Manifest } from '../image/manifest.ts'
 import { addon } from '../native/addon.ts'
-import { Egress } from '../policy/egress.ts'
 import { Approvals } from '../policy/gate.ts'
+import { checkPolicy, type Policy } from '../policy/policy.ts'
 import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
 
@@ -60,7 +60,7 @@ export class Zygote {
   readonly manifest: Manifest
   readonly image: ImageFs
   readonly approvals: Approvals
-  readonly egress: Egress
+  readonly policy: Policy
   private readonly child: ChildProcess
   private readonly control: number
   private readonly erofs: number
@@ -89,10 +89,10 @@ export class Zygote {
     let mega = -1
     try {
       mega = openVerified('the megabinary', parts.megabinary.path, digest('megabinary'))
-      const { policy, programs } = this.manifest.predicate
+      const { programs } = this.manifest.predicate
+      const policy = this.policy = checkPolicy(this.manifest.predicate.policy)
       this.image = new ImageFs(this.erofs)
       this.approvals = new Approvals(policy.exec, programs, readIndex(mega), (nid) => this.image.inode(nid).size)
-      this.egress = new Egress(policy.egress)
       const [ours, theirs] = addon.seqpacketPair()
       if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a zygote')
       this.control = ours

@@ -1,8 +1,9 @@
 /** `recompiler build`: root file system → image.erofs + megabinary + signed manifest in an OCI layout. */
 import { createHash } from 'node:crypto'
 import { join, resolve, dirname } from 'node:path'
+import type { Policy } from '../policy/policy.ts'
 import { writeErofs } from './erofs.ts'
-import { PREDICATE_TYPE, sign, signingKey, type Config, type Manifest, type Policy, type Program } from './manifest.ts'
+import { PREDICATE_TYPE, sign, signingKey, type Config, type Manifest, type Program } from './manifest.ts'
 import { hashNative, readMegabinary, type Megabinary } from './megabinary.ts'
 import { addBytes, addFile, checkOutput, createLayout, hashFile, IMAGE_MANIFEST, MEDIA, ociConfig, publishLayout, writeIndex } from './oci.ts'
 import { findPrograms, type Found } from './programs.ts'

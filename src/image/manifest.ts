@@ -7,6 +7,7 @@ import sodium from 'libsodium-wrappers'
 import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
+import type { Policy } from '../policy/policy.ts'
 import { BuildError } from './tree.ts'
 
 await sodium.ready
@@ -20,13 +21,6 @@ export interface Program {
   readonly sha256: string
   readonly kind: 'elf' | 'script'
   readonly nid: number
-}
-
-export interface Policy {
-  /** `path+digest`: only at its own path; `digest`: anywhere. */
-  readonly exec: 'path+digest' | 'digest'
-  /** Destinations beyond the container's loopback; empty: none. */
-  readonly egress: readonly string[]
 }
 
 /** What a container starts with when nothing else is asked for. */

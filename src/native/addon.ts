@@ -53,6 +53,24 @@ interface Addon {
   lockFile(fd: number): number
   forgetShared(buffer: Buffer): number
   connectOut(kind: number, address: Buffer): number
+  listenInet(kind: number, address: Buffer): number
+  acceptInet(listener: number): { readonly fd: number; readonly address: Buffer }
+  socketAddress(fd: number): Buffer
+  bindInside(fd: number, address: Buffer, hold: boolean): number
+  connectInside(fd: number, address: Buffer): number
+  receiveFrom(fd: number, max: number): { readonly data: Buffer; readonly address: Buffer; readonly error: number }
+  sendTo(fd: number, data: Buffer, address: Buffer): number
+  waitReadable(fd: number, timeoutMs: number): number
+  relayStart(): number
+  relayLimit(group: number, bytes: number): void
+  relayBytes(group: number): number
+  relayPair(id: number, group: number, host: number, inner: number, then: Buffer): void
+  relayPort(id: number, group: number, socket: number, to: Buffer, inside: boolean, standIn: Buffer): void
+  relaySpares(id: number, fds: number[]): void
+  relaySpeaks(group: number, address: Buffer): boolean
+  relayClose(id: number): void
+  relayDrop(group: number): void
+  relayEvents(): { readonly id: number; readonly kind: number; readonly errno: number }[]
 }
 
 const file = join(import.meta.dirname, '../../build/addon.node')

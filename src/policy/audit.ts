@@ -11,7 +11,7 @@ import { addon } from '../native/addon.ts'
 
 export interface AuditEvent {
   readonly container: string
-  readonly event: 'exec' | 'mmap' | 'syscall' | 'egress' | 'instruction' | 'protocol' | 'audit'
+  readonly event: 'exec' | 'mmap' | 'syscall' | 'egress' | 'instruction' | 'protocol' | 'policy' | 'audit'
   readonly decision: 'allowed' | 'denied' | 'reported'
   readonly path?: string
   /** SHA-256 seen, hex. */

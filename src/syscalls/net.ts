@@ -2,12 +2,9 @@
 import * as E from '../abi/errno.ts'
 import * as F from '../abi/fcntl.ts'
 import { may, resolve } from '../fs/path.ts'
-import { addon } from '../native/addon.ts'
-import { parseAddress, showAddress } from '../policy/egress.ts'
+import { parseAddress } from '../policy/egress.ts'
 import { create, vacant } from './file.ts'
 import type { Handler } from './handler.ts'
-
-const { SOCK_STREAM, SOCK_DGRAM } = { SOCK_STREAM: 1, SOCK_DGRAM: 2 }
 
 /**
  * bind of an AF_UNIX path: (directory node, path, mode, the whole sun_path). Makes the socket's inode
@@ -33,8 +30,9 @@ const getsockname: Handler = (call) => {
 
 /**
  * connect: args[0] 0: to an AF_UNIX path (args[1] directory node, args[2] path): the socket's inode
- * number. args[0] 1: beyond the loopback (args[1] the sockaddr, args[2] the socket's type): a socket
- * that is connecting comes with the reply. Every refusal is one audit record.
+ * number. args[0] 1: beyond the loopback (args[1] the sockaddr, args[2] the socket's type, args[3] its
+ * own sockaddr): 0: the guest's socket may go on; with args[4] 1 a socket that is connecting comes
+ * with the reply. Every refusal is on record.
  */
 const connect: Handler = (call) => {
   const { container } = call.task
@@ -50,15 +48,11 @@ const connect: Handler = (call) => {
   const bytes = call.bytes(1)
   const address = bytes && parseAddress(bytes)
   if (!address) return -E.EAFNOSUPPORT
-  const kind = call.int(2)
-  const rule = kind === SOCK_STREAM || kind === SOCK_DGRAM ? container.egress.allows(address) : undefined
-  if (rule === undefined) {
-    container.record({ event: 'egress', decision: 'denied', path: container.programOf(call.task), rule: `no rule allows ${showAddress(address)}` })
-    return -E.EACCES
-  }
-  const fd = addon.connectOut(kind, bytes)
-  if (fd >= 0) call.fds.push(fd)
-  return fd < 0 ? fd : 0
+  const native = call.int(4) === 1
+  const r = container.network.connect(container.programOf(call.task), call.int(2), address, call.bytes(3) ?? Buffer.alloc(0), native)
+  if (!native || r < 0) return r
+  call.fds.push(r)
+  return 0
 }
 
 export const handlers: Record<string, Handler> = { bind, getsockname, connect }

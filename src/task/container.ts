@@ -9,8 +9,8 @@ import { mountProc, type ProcTask } from '../fs/procfs.ts'
 import { Ptys, type Pty } from '../fs/ptys.ts'
 import { mountSys } from '../fs/sysfs.ts'
 import { Vfs } from '../fs/vfs.ts'
+import type { Network } from '../net/network.ts'
 import type { Audit, AuditEvent } from '../policy/audit.ts'
-import type { Egress } from '../policy/egress.ts'
 import { Gate, type Approvals } from '../policy/gate.ts'
 
 /** A guest process. */
@@ -35,7 +35,7 @@ export interface ContainerOptions {
   readonly id: string
   readonly image: ImageFs
   readonly approvals: Approvals
-  readonly egress: Egress
+  readonly network: Network
   readonly upper: string
   readonly audit: Audit
   readonly hostname: string
@@ -58,7 +58,7 @@ export class Container {
   readonly id: string
   readonly vfs: Vfs
   readonly gate: Gate
-  readonly egress: Egress
+  readonly network: Network
   readonly hostname: string
   readonly ptys = new Ptys()
   /** The terminal it was started with. */
@@ -83,7 +83,7 @@ export class Container {
     this.hostname = o.hostname
     this.onTask = o.onTask
     this.onRecord = o.onRecord
-    this.egress = o.egress
+    this.network = o.network
     this.vfs = new Vfs(o.image, o.upper, o.follow)
     this.gate = new Gate(o.approvals, o.audit, o.id)
     this.terminal = o.terminal === undefined ? undefined : this.ptys.adopt(o.terminal, 0)
@@ -209,6 +209,7 @@ export class Container {
 
   destroy(): void {
     for (const task of [...this.tasks.values()]) this.removeTask(task)
+    this.network.destroy()
     this.ptys.destroy()
     this.vfs.destroy()
   }

@@ -273,6 +273,12 @@ impl Connection {
         }
     }
 
+    /// The answer to policy.
+    pub fn policy(&mut self) -> Result<Reply, String> {
+        let m = self.receive()?;
+        if m.r#type == "policy" { Ok(m) } else { Err(failure(m)) }
+    }
+
     /// The answer to logs, stop, wait and rm.
     pub fn outcome(&mut self, verb: &str) -> Result<u8, String> {
         if verb == "logs" {

@@ -19,6 +19,7 @@ const USAGE: &str = "usage: recompiler run [OPTION]... IMAGE [PATH [ARG...]]
        recompiler exec [-i] [-t] [-e K=V]... [-w DIR] [-u USER] CONTAINER PATH [ARG...]
        recompiler trace [OPTION]... IMAGE [PATH [ARG...]] | trace -p CONTAINER | stats CONTAINER
        recompiler ps [-a | --wait [CONTAINER]] | logs CONTAINER | stop [-t SECONDS] CONTAINER | wait CONTAINER | rm CONTAINER
+       recompiler policy CONTAINER [--egress RULE]... [--no-egress]
        recompiler build | verify …   (recompiler help)
 options of run:
   -i                    keep standard input
@@ -29,6 +30,8 @@ options of run:
   -u USER[:GROUP]       names of the image, or numbers
   -v HOST:GUEST[:ro]    a directory or file of the host
   --tmpfs DIR           an empty directory
+  -p [IP:][HOSTPORT]:PORT[/tcp|/udp]
+                        publish a port that the image's policy lists
   --name NAME           instead of an id
   --rm                  with -d: forget it when it ends
   --detach-on-close     go on when this command is killed
@@ -44,6 +47,7 @@ struct Options {
     name: Option<String>,
     env: Vec<OsString>,
     mounts: Vec<Mount>,
+    ports: Vec<String>,
     cwd: Option<String>,
     user: Option<String>,
     trace: watch::Options,
@@ -98,6 +102,7 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
                 ("-d" | "--detach", "run") => o.detach = true,
                 ("--name", "run" | "trace") => o.name = Some(text(value()?)?),
                 ("-v" | "--volume", "run" | "trace") => o.mounts.push(mount(&text(value()?)?)?),
+                ("-p" | "--publish", "run") => o.ports.push(text(value()?)?),
                 ("--tmpfs", "run" | "trace") => {
                     o.mounts.push(Mount { host: String::new(), guest: text(value()?)?, ro: false, tmpfs: true });
                 }
@@ -174,6 +179,7 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
         rm: Some(o.rm),
         detached: Some(o.detach),
         detach_on_close: Some(o.detach_on_close),
+        ports: (!o.ports.is_empty()).then(|| std::mem::take(&mut o.ports)),
         mounts: (!o.mounts.is_empty()).then(|| std::mem::take(&mut o.mounts)),
         watch: tracing.then(|| o.trace.watch()),
         ..Message::default()
@@ -216,6 +222,43 @@ fn on_container(verb: &str, args: &[OsString]) -> Result<u8, String> {
     c.outcome(verb)
 }
 
+/// policy: what a container may reach, has used and was refused; `--egress` and `--no-egress` narrow it.
+fn policy(args: &[OsString]) -> Result<u8, String> {
+    let mut egress: Option<Vec<String>> = None;
+    let mut which = None;
+    let mut it = args.iter().map(|a| a.to_string_lossy().into_owned());
+    while let Some(a) = it.next() {
+        match a.as_str() {
+            "--egress" => egress.get_or_insert_default().push(it.next().ok_or("--egress needs a rule")?),
+            "--no-egress" => drop(egress.get_or_insert_default()),
+            _ if a.starts_with('-') || which.is_some() => {
+                return Err(format!("policy takes one container, --egress RULE and --no-egress\n{USAGE}"));
+            }
+            _ => which = Some(a),
+        }
+    }
+    let container = Some(which.ok_or(format!("policy: which container?\n{USAGE}"))?);
+    let mut c = Connection::open()?;
+    c.send(&Message { r#type: "policy".into(), container, egress, ..Message::default() }, &[])?;
+    let r = c.policy()?;
+    println!("network      {}", r.network.unwrap_or_default());
+    for (name, list) in [("egress", r.egress), ("published", r.ports)] {
+        let list = list.unwrap_or_default();
+        println!("{name:<12} {}", if list.is_empty() { "none".into() } else { list.join(", ") });
+    }
+    let (connections, open, bytes) = (r.connections, r.open, r.bytes);
+    println!(
+        "used         {} connections, {} of them to the outside and open, {} bytes",
+        connections.unwrap_or(0.0),
+        open.unwrap_or(0.0),
+        bytes.unwrap_or(0.0)
+    );
+    for d in r.refused.unwrap_or_default() {
+        println!("refused      {:>6} {} {}", d.count, d.rule, d.program);
+    }
+    Ok(0)
+}
+
 /// Starts the TypeScript CLI in place of this process.
 fn typescript(args: &[OsString]) -> String {
     use std::os::unix::process::CommandExt;
@@ -232,6 +275,7 @@ fn main() -> ExitCode {
     let result = match args.first().and_then(|a| a.to_str()) {
         Some(verb @ ("run" | "exec" | "trace")) => start(verb, &args[1..]),
         Some(verb @ ("logs" | "stop" | "wait" | "rm")) => on_container(verb, &args[1..]),
+        Some("policy") => policy(&args[1..]),
         Some("stats") => watch::stats(&args[1..]),
         Some("ps") if args.get(1).is_some_and(|a| a == "--wait") && args.len() < 4 => {
             ps::waits(args.get(2).map(|a| a.to_string_lossy().into_owned()))

@@ -97,6 +97,10 @@ pub struct Message {
     pub records: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<String>>,
 }
 
 /// What the daemon answers.
@@ -116,6 +120,22 @@ pub struct Reply {
     pub records: Option<f64>,
     pub calls: Option<Vec<CallStats>>,
     pub waits: Option<Vec<Wait>>,
+    // Of `policy`.
+    pub network: Option<String>,
+    pub egress: Option<Vec<String>>,
+    pub ports: Option<Vec<String>>,
+    pub connections: Option<f64>,
+    pub bytes: Option<f64>,
+    pub open: Option<f64>,
+    pub refused: Option<Vec<Refusal>>,
+}
+
+/// What a container was refused, and how often.
+#[derive(Deserialize, Debug)]
+pub struct Refusal {
+    pub program: String,
+    pub rule: String,
+    pub count: f64,
 }
 
 /// What one call has cost; msgpack has large numbers as floating point.
@@ -159,4 +179,6 @@ pub struct Container {
     pub pid: i32,
     pub tasks: u32,
     pub code: Option<u8>,
+    #[serde(default)]
+    pub ports: Vec<String>,
 }

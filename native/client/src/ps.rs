@@ -7,10 +7,18 @@ use crate::watch::format;
 pub fn ps(all: bool) -> Result<u8, String> {
     let mut c = Connection::open()?;
     c.send(&Message { r#type: "ps".into(), all: Some(all), ..Message::default() }, &[])?;
-    println!("{:<14} {:<20} {:>8} {:>6} {:<12} IMAGE", "CONTAINER", "NAME", "PID", "TASKS", "STATUS");
+    println!("{:<14} {:<20} {:>8} {:>6} {:<12} {:<24} IMAGE", "CONTAINER", "NAME", "PID", "TASKS", "STATUS", "PORTS");
     for k in c.receive()?.containers.unwrap_or_default() {
         let status = k.code.map_or("running".to_string(), |c| format!("exited ({c})"));
-        println!("{:<14} {:<20} {:>8} {:>6} {status:<12} {}", k.id, k.name, k.pid, k.tasks, k.image);
+        println!(
+            "{:<14} {:<20} {:>8} {:>6} {status:<12} {:<24} {}",
+            k.id,
+            k.name,
+            k.pid,
+            k.tasks,
+            k.ports.join(", "),
+            k.image
+        );
     }
     Ok(0)
 }

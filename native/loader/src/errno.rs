@@ -9,7 +9,7 @@ macro_rules! names {
     ($($name:ident)*) => { $(pub const $name: Errno = Errno(libc::$name);)* };
 }
 
-names! { EPERM ENOENT EIO ENOEXEC EBADF EAGAIN ENOMEM EACCES EFAULT EEXIST ENODEV ENOTDIR EISDIR EINVAL ENFILE
+names! { EPERM ENOENT EIO ENOEXEC EBADF EAGAIN ENOMEM EACCES EADDRNOTAVAIL EFAULT EEXIST ENODEV ENOTDIR EISDIR EINVAL ENFILE
 EMFILE ENOTTY ESPIPE ENAMETOOLONG ENOSYS EOPNOTSUPP E2BIG ENXIO ELOOP }
 
 /// The call was not made because of a signal, and is to be made behind its handler; no guest sees it

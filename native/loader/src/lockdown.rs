@@ -41,6 +41,8 @@ pub fn namespaces(hostname: &str) -> Result<(), String> {
     write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     loopback_up()?;
+    // Guests have no capabilities, and root in a container binds port 80 (as other container engines set it).
+    let _ = write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0".into());
     // SAFETY: plain calls with live strings, in namespaces of our own.
     unsafe {
         libc::sethostname(hostname.as_ptr().cast(), hostname.len());

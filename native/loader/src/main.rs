@@ -42,6 +42,7 @@ mod ring;
 mod seccomp;
 mod sigcalls;
 mod signal;
+mod sockets;
 mod stack;
 mod syscall;
 mod thread;

@@ -2,9 +2,10 @@
 //! host kernel's own; connecting beyond it is the daemon's decision.
 
 use crate::cpu::Thread;
-use crate::errno::{EACCES, EBADF, EINVAL, EPERM, Errno, SysResult};
+use crate::errno::{EACCES, EADDRNOTAVAIL, EBADF, EINVAL, EPERM, Errno, SysResult};
 use crate::fdcalls::pair_to_guest;
 use crate::files::{Files, What};
+use crate::sockets::{OWN4, OWN6};
 use crate::{direct, egress, guest, host, process, rights, ring};
 use vkernel_abi::generated::ring::ROOT_NODE;
 
@@ -57,14 +58,24 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             unsafe { host::call(nr, [a[0], a[1], a[2], pair.as_mut_ptr() as u64, 0, 0]) }?;
             pair_to_guest(a[3], pair)
         }
+        // What the policy has let out stays with the peer it was let out to.
+        libc::SYS_connect | libc::SYS_bind if egress::of_host(a[0] as i32) => Err(Errno(libc::EISCONN)),
         libc::SYS_connect | libc::SYS_bind => match destination(t, nr, a[1], a[2])? {
             Destination::AsGiven => passed(t, nr, a),
             Destination::Socket(name) => {
                 // SAFETY: a live address.
                 unsafe { host::blocking(t.poll(), nr, [a[0], name.as_ptr() as u64, name.len() as u64, 0, 0, 0]) }
             }
-            Destination::Outside(address) => egress::connect(t, a[0] as i32, &address),
+            Destination::Outside(address) => match egress::connect(t, a[0] as i32, &address)? {
+                Some(r) => Ok(r),
+                None => {
+                    let args = [a[0], address.as_ptr() as u64, address.len() as u64, 0, 0, 0];
+                    // SAFETY: a live address: the one that was decided about.
+                    unsafe { host::blocking(t.poll(), nr, args) }
+                }
+            },
         },
+        libc::SYS_sendto if a[4] != 0 && egress::of_host(a[0] as i32) => Err(Errno(libc::EISCONN)),
         libc::SYS_sendto if a[4] != 0 => match destination(t, nr, a[4], a[5])? {
             Destination::AsGiven => passed(t, nr, a),
             Destination::Socket(name) => {
@@ -72,7 +83,12 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
                 // SAFETY: a checked buffer and a live address.
                 unsafe { host::blocking(t.poll(), nr, args) }
             }
-            Destination::Outside(address) => egress::refuse(t, &address),
+            Destination::Outside(address) => {
+                egress::datagram(t, a[0] as i32, &address)?;
+                let (at, len) = (address.as_ptr() as u64, address.len() as u64);
+                // SAFETY: a checked buffer and a live address: the one that was decided about.
+                unsafe { host::blocking(t.poll(), nr, [a[0], guest::range(a[1], a[2]), a[2], a[3], at, len]) }
+            }
         },
         libc::SYS_sendto => passed(t, nr, a),
         libc::SYS_recvfrom => {
@@ -152,12 +168,14 @@ fn destination(t: &mut Thread, nr: i64, addr: u64, len: u64) -> Result<Destinati
         return Ok(Destination::AsGiven);
     }
     let outside = match i32::from(u16::from_le_bytes([b[0], b[1]])) {
+        libc::AF_INET if n >= 16 && nr == libc::SYS_bind && !local4(&b[4..8]) => return Err(EADDRNOTAVAIL),
+        libc::AF_INET6 if n >= 24 && nr == libc::SYS_bind && !local6(&b[8..24]) => return Err(EADDRNOTAVAIL),
         libc::AF_UNIX if n > 2 && b[2] != 0 => return named(t, nr, &b[..n.min(110)]),
         libc::AF_UNIX if b[2..n].starts_with(NAMED) => {
             return Err(if nr == libc::SYS_bind { EACCES } else { Errno(libc::ECONNREFUSED) });
         }
-        libc::AF_INET if nr != libc::SYS_bind && n >= 16 => !(b[4] == 127 || b[4..8] == [0; 4]),
-        libc::AF_INET6 if nr != libc::SYS_bind && n >= 24 => !loopback6(&b[8..24]),
+        libc::AF_INET if nr != libc::SYS_bind && n >= 16 => !local4(&b[4..8]),
+        libc::AF_INET6 if nr != libc::SYS_bind && n >= 24 => !local6(&b[8..24]),
         _ => false,
     };
     Ok(if outside { Destination::Outside(b[..n.min(28)].to_vec()) } else { Destination::AsGiven })
@@ -221,10 +239,15 @@ fn path_of_name(t: &mut Thread, addr: u64, len: u32, capacity: u32) -> Result<Op
     Ok(Some(path.len() as u32))
 }
 
-/// ::1, ::, and their IPv4-mapped forms.
-fn loopback6(a: &[u8]) -> bool {
+/// An IPv4 address of the container: its loopback, "any", and where there is a network its own.
+fn local4(a: &[u8]) -> bool {
+    a[0] == 127 || *a == [0; 4] || egress::any_address() && *a == OWN4
+}
+
+/// As `local4`; IPv4 addresses may be mapped.
+fn local6(a: &[u8]) -> bool {
     let mapped = a[..10] == [0; 10] && a[10..12] == [0xff, 0xff];
-    a[..15] == [0; 15] && a[15] <= 1 || mapped && (a[12] == 127 || a[12..16] == [0; 4])
+    a[..15] == [0; 15] && a[15] <= 1 || mapped && local4(&a[12..]) || egress::any_address() && *a == OWN6
 }
 
 /// sendmsg and recvmsg: the header, vectors and control data are rebuilt with host addresses.
@@ -234,12 +257,18 @@ fn message(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
         return unsafe { host::call(nr, [a[0], guest::BAD, a[2], 0, 0, 0]) };
     };
     let name_len = name_len & 0xffff_ffff;
+    if nr == libc::SYS_sendmsg && name != 0 && egress::of_host(a[0] as i32) {
+        return Err(Errno(libc::EISCONN));
+    }
     let to =
         if nr == libc::SYS_sendmsg && name != 0 { destination(t, nr, name, name_len)? } else { Destination::AsGiven };
     let (name_at, name_size) = match &to {
         Destination::AsGiven => (guest::range(name, name_len), name_len),
         Destination::Socket(v) => (v.as_ptr() as u64, v.len() as u64),
-        Destination::Outside(address) => return egress::refuse(t, address),
+        Destination::Outside(address) => {
+            egress::datagram(t, a[0] as i32, address)?;
+            (address.as_ptr() as u64, address.len() as u64)
+        }
     };
     if control != 0 && control_len > 1 << 20 {
         return Err(EINVAL);

@@ -167,6 +167,8 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         | libc::SYS_getpeername
         | libc::SYS_socketpair
         | libc::SYS_getsockopt => netcalls::dispatch(t, nr, a),
+        // A socket of the host's that has lost its peer has no other use there.
+        libc::SYS_listen if crate::egress::of_host(a[0] as i32) => Err(crate::errno::EINVAL),
         _ => match row.map(|r| (r.class, r)) {
             Some((Class::Direct, r)) => direct::dispatch(t, r, a),
             Some((Class::Image, r)) => image::calls::dispatch(t, r.nr, a),

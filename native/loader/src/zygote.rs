@@ -2,7 +2,7 @@
 //! running container, for each request of the daemon (docs/abi.md). Single-threaded.
 
 use crate::exec::Bytes;
-use crate::{alloc, cpu, exec, image, lockdown, packet, process, ring, signal, thread, trace, watch};
+use crate::{alloc, cpu, egress, exec, image, lockdown, packet, process, ring, signal, sockets, thread, trace, watch};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI32, Ordering};
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
@@ -35,6 +35,14 @@ struct Request {
     terminal: u32,
     /// Task number of the new process.
     task: u32,
+    /// Who carries what leaves the container.
+    network: egress::Network,
+}
+
+/// What every request has.
+#[derive(Deserialize)]
+struct Kind {
+    r#type: String,
 }
 
 #[derive(Serialize, Default)]
@@ -125,6 +133,9 @@ pub fn run() -> Result<(), String> {
                 return Ok(());
             }
             match rmp_serde::from_slice::<Request>(&bytes[..n]) {
+                _ if rmp_serde::from_slice::<Kind>(&bytes[..n]).is_ok_and(|k| k.r#type == "sockets") => {
+                    make_sockets(&fds)
+                }
                 Ok(r) => {
                     let id = r.id;
                     match spawn(r, &fds, children) {
@@ -230,6 +241,21 @@ fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     unsafe { libc::_exit(125) }
 }
 
+/// Forks a container's socket maker (sockets.rs): user and network namespace, channel to the daemon.
+fn make_sockets(fds: &[i32]) {
+    let [user, net, channel] = fds[..] else { return };
+    // SAFETY: the zygote is single-threaded; the child ends here.
+    unsafe {
+        if libc::fork() == 0 {
+            let served = sockets::serve(user, net, channel);
+            if let Err(what) = &served {
+                eprintln!("vkernel: {what}");
+            }
+            libc::_exit(i32::from(served.is_err()));
+        }
+    }
+}
+
 /// Enters the container of `pidfd` and forks there; the parent of the two relays the exit status.
 fn enter(pidfd: i32, id: u32) {
     // SAFETY: plain calls of a single-threaded process.
@@ -272,8 +298,22 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
         }
         libc::umask(0);
     }
+    let mut network = None;
     if !join {
+        if r.network != egress::Network::None {
+            network = Some(sockets::namespaces()?);
+        }
         lockdown::namespaces(&r.hostname)?;
+        if network.is_some() {
+            sockets::any_address()?;
+        }
+    }
+    egress::set(r.network);
+    // Before anything of the guest's: the daemon takes namespaces from no other packet.
+    if let Some(fds) = network
+        && !packet::send(conn, b"n", &fds, false)
+    {
+        return Err("the daemon closed the connection".into());
     }
     let control = hide(dup(CONTROL)?)?;
     CONTROL_FD.store(control, Ordering::Relaxed);

@@ -1,7 +1,6 @@
 //! Terminals, locks, and the other single calls that containers need of the host.
 
 use crate::result;
-use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
 /// The master of a new pseudo-terminal.
@@ -41,29 +40,4 @@ pub fn forget_shared(buffer: &[u8]) -> i32 {
 pub fn pidfd_signal(pidfd: i32, signo: i32) -> i32 {
     // SAFETY: integers only.
     result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signo, 0, 0) })
-}
-
-/// A socket of the host's network that is connected, or connecting, to `address` (a struct
-/// sockaddr); it does not block.
-#[napi]
-pub fn connect_out(kind: i32, address: Buffer) -> i32 {
-    if address.len() < 16 || address.len() > size_of::<libc::sockaddr_in6>() {
-        return -libc::EINVAL;
-    }
-    let family = i32::from(u16::from_ne_bytes([address[0], address[1]]));
-    // SAFETY: a fresh socket; the address is a live buffer of the length given.
-    unsafe {
-        let fd = libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
-        if fd < 0 {
-            return result(-1);
-        }
-        if libc::connect(fd, address.as_ptr().cast(), address.len() as u32) != 0 {
-            let e = result(-1);
-            if e != -libc::EINPROGRESS {
-                libc::close(fd);
-                return e;
-            }
-        }
-        fd
-    }
 }

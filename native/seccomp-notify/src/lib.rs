@@ -8,6 +8,9 @@ mod beneath;
 mod host;
 #[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod notify;
+mod relay;
+#[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
+mod sockets;
 
 use napi::Env;
 use napi::bindgen_prelude::{Buffer, BufferSlice, Int32Array};

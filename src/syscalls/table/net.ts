@@ -6,7 +6,7 @@ const local = { class: 'local', policy: 'net' } as const
 
 export const entries = [
   syscall(41, 'socket', { domain: int, type: int, protocol: int }, { ...local, newFd: true, doc: 'Make a socket.', errno: ['EAFNOSUPPORT', 'EPERM'], quirk: 'AF_UNIX, AF_INET and AF_INET6 streams and datagrams, and NETLINK_ROUTE queries, other netlink protocols are EPROTONOSUPPORT; raw sockets are EPERM.' }),
-  syscall(42, 'connect', { fd, addr: input('addrlen'), addrlen: int }, { ...local, restart: true, doc: 'Connect a socket.', errno: ['EACCES'], quirk: 'Beyond the container\'s loopback only what the policy allows: EACCES and an audit record. The socket is then another one: options that were set before are gone.' }),
+  syscall(42, 'connect', { fd, addr: input('addrlen'), addrlen: int }, { ...local, restart: true, doc: 'Connect a socket.', errno: ['EACCES'], quirk: 'Beyond the container\'s loopback only what the policy allows: EACCES and an audit record.' }),
   syscall(43, 'accept', { fd, addr: pointer, addrlen: pointer }, { ...local, newFd: true, restart: true, doc: 'Accept a connection.' }),
   syscall(44, 'sendto', { fd, buf: input('len'), len: int, flags, dest_addr: input('addrlen'), addrlen: int }, { ...local, restart: true, doc: 'Send.' }),
   syscall(45, 'recvfrom', { fd, buf: output('len'), len: int, flags, src_addr: pointer, addrlen: pointer }, { ...local, restart: true, doc: 'Receive.' }),
