@@ -418,6 +418,7 @@ fn replace(t: &mut Thread, plan: &Plan) -> Result<(), Errno> {
     process::files().close_on_exec(&keep);
     signal::reset_for_exec();
     crate::syscall::forget_reports();
+    crate::aio::forget();
     {
         let mut mm = process::mm();
         mm.reset()?;

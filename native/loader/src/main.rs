@@ -1,5 +1,6 @@
 //! The loader: zygote of an image and, forked from it, every guest process of its containers.
 
+mod aio;
 mod alloc;
 #[cfg(feature = "bare")]
 mod bare;

@@ -95,6 +95,7 @@ pub fn with_everything_locked<R>(f: impl FnOnce() -> R) -> R {
     let _rest = (
         crate::thread::locked(),
         crate::ring::locked(),
+        crate::aio::locked(),
         crate::listing::locked(),
         crate::syscall::locked(),
         crate::local::locked(),

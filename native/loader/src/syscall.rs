@@ -3,7 +3,7 @@
 use crate::cpu::{Leave, Thread};
 use crate::errno::{EACCES, ENOSYS, EPERM, SysResult};
 use crate::{
-    clone, direct, exec, fdcalls, futexcalls, image, ipc, listing, local, mediated, memcalls, messages, netcalls,
+    aio, clone, direct, exec, fdcalls, futexcalls, image, ipc, listing, local, mediated, memcalls, messages, netcalls,
     prctl, process, sigcalls, signal, thread, watch,
 };
 use std::sync::Mutex;
@@ -152,6 +152,11 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
             ipc::dispatch(t, nr, a)
         }
         libc::SYS_sendmmsg | libc::SYS_recvmmsg => messages::dispatch(t, nr, a),
+        libc::SYS_io_setup
+        | libc::SYS_io_destroy
+        | libc::SYS_io_submit
+        | libc::SYS_io_cancel
+        | libc::SYS_io_getevents => aio::dispatch(t, nr, a),
         libc::SYS_getdents => listing::getdents_old(t, a),
         // Sockets
         libc::SYS_socket

@@ -230,6 +230,7 @@ fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>
     MAIN_ALIVE.store(1, Ordering::Relaxed);
     *VFORK_PIPE.lock().expect("not poisoned") = vfork.unwrap_or(-1);
     process::files().forked();
+    crate::aio::forget();
     if let Some((conn, task)) = registration {
         close_all([ring::conn()]);
         ring::become_task(conn, task);

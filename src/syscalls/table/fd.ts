@@ -1,5 +1,5 @@
 /** Descriptors and data I/O. */
-import { absent, cstr, fd, flags, inout, input, int, iov, output, syscall } from './schema.ts'
+import { absent, cstr, fd, flags, inout, input, int, iov, output, syscall, pointer } from './schema.ts'
 
 const direct = { class: 'direct', policy: 'fd' } as const
 const local = { class: 'local', policy: 'fd' } as const
@@ -42,6 +42,11 @@ export const entries = [
   syscall(193, 'fgetxattr', { fd, name: cstr, value: output('size'), size: int }, { class: 'mediated', policy: 'file', doc: 'Read an extended attribute of an open file.' }),
   syscall(196, 'flistxattr', { fd, list: output('size'), size: int }, { class: 'mediated', policy: 'file', doc: 'List the extended attributes of an open file.' }),
   syscall(199, 'fremovexattr', { fd, name: cstr }, { class: 'mediated', policy: 'file', doc: 'Remove an extended attribute of an open file.' }),
-  ...absent('fd', 'Asynchronous I/O through the kernel is not offered.', { io_setup: 206, io_destroy: 207, io_getevents: 208, io_submit: 209, io_cancel: 210, io_pgetevents: 333 }),
+  syscall(206, 'io_setup', { nr_events: int, ctx_idp: inout(8) }, { ...local, doc: 'Make a context of asynchronous requests.', errno: ['EAGAIN', 'EFAULT', 'EINVAL'] }),
+  syscall(207, 'io_destroy', { ctx_id: int }, { ...local, doc: 'End a context.', errno: ['EINVAL'] }),
+  syscall(208, 'io_getevents', { ctx_id: int, min_nr: int, nr: int, events: pointer, timeout: input(16) }, { ...local, doc: 'Wait for requests to end.', errno: ['EFAULT', 'EINTR', 'EINVAL'] }),
+  syscall(209, 'io_submit', { ctx_id: int, nr: int, iocbpp: pointer }, { ...local, doc: 'Carry out requests.', errno: ['EAGAIN', 'EBADF', 'EFAULT', 'EINVAL'], quirk: 'Requests but IOCB_CMD_POLL are carried out before it returns; RWF_APPEND is EOPNOTSUPP.' }),
+  syscall(210, 'io_cancel', { ctx_id: int, iocb: pointer, result: pointer }, { ...local, doc: 'Cancel a request that waits.', errno: ['EFAULT', 'EINPROGRESS', 'EINVAL'] }),
+  ...absent('fd', 'C libraries use io_getevents.', { io_pgetevents: 333 }),
   syscall(278, 'vmsplice', { fd, iov: iov('nr_segs'), nr_segs: int, flags }, { ...direct, restart: true, doc: 'Map memory into a pipe.' }),
 ]
