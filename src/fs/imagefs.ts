@@ -23,6 +23,9 @@ export class ImageFs {
   /** Every inode's nid is below this. */
   readonly nids: number
   private readonly size: number
+  /** What has been read: the image does not change, and its containers look at the same. */
+  private readonly inodes = new Map<number, ImageInode>()
+  private readonly names = new Map<number, ReadonlyMap<string, number>>()
 
   /** `fd`: image.erofs, verified. */
   private readonly fd: number
@@ -45,6 +48,12 @@ export class ImageFs {
   }
 
   inode(nid: number): ImageInode {
+    let known = this.inodes.get(nid)
+    if (!known) this.inodes.set(nid, known = this.readInode(nid))
+    return known
+  }
+
+  private readInode(nid: number): ImageInode {
     const b = this.bytes(this.meta * BLOCK + nid * 32, 64)
     const mode = b.readUInt16LE(4)
     const device = [S_IFCHR, S_IFBLK].includes(mode & S_IFMT)
@@ -58,7 +67,7 @@ export class ImageFs {
   /** The directory that directory `nid` is in. Errors: undefined, when a nid of unknown origin names no directory. */
   parent(nid: number): number | undefined {
     if (!Number.isInteger(nid) || nid <= 0 || nid >= this.nids) return undefined
-    const i = this.inode(nid)
+    const i = this.readInode(nid)
     if ((i.mode & S_IFMT) !== S_IFDIR || i.block * BLOCK + i.size > this.size) return undefined
     for (const [name, to] of this.dirents(i)) if (name === '..') return to
     return undefined
@@ -73,9 +82,11 @@ export class ImageFs {
     return this.bytes(this.meta * BLOCK + inode.nid * 32 + 64, inode.size).toString('latin1')
   }
 
-  /** [name, nid] of a directory, without . and ... */
-  entries(inode: ImageInode): [string, number][] {
-    return [...this.dirents(inode)].filter(([name]) => name !== '.' && name !== '..')
+  /** Names of directory `nid` and where they lead, without . and ... */
+  entries(nid: number): ReadonlyMap<string, number> {
+    let known = this.names.get(nid)
+    if (!known) this.names.set(nid, known = new Map([...this.dirents(this.inode(nid))].filter(([name]) => name !== '.' && name !== '..')))
+    return known
   }
 
   private * dirents(inode: ImageInode): Generator<[string, number]> {

@@ -51,6 +51,9 @@ const sizeOf = (e: Event): number => 16 + (e.name === '' ? 0 : (e.name.length + 
 
 const BYTE = Buffer.from('!')
 
+/** What the host tells, read and looked at at once. */
+const EVENTS = Buffer.alloc(65_536)
+
 /** What one inotify_init1 made. */
 export class Instance {
   readonly watches = new Map<number, Watch>()
@@ -110,7 +113,6 @@ export class Inotify {
   private readonly hostNumbers = new Map<Inode, number>()
   /** Files of the upper directory by inode number; undefined: nobody watches it. */
   private readonly files = new Map<number, Inode | undefined>()
-  private readonly buffer = Buffer.alloc(65_536)
 
   private readonly upper: string
   private readonly follow: Follow
@@ -315,14 +317,14 @@ export class Inotify {
     for (;;) {
       let n: number
       try {
-        n = readSync(this.host, this.buffer)
+        n = readSync(this.host, EVENTS)
       } catch {
         return
       }
       for (let at = 0; at + 16 <= n;) {
-        const len = this.buffer.readUInt32LE(at + 12)
-        const name = this.buffer.toString('latin1', at + 16, at + 16 + len).split('\0', 1)[0]!
-        this.told(this.buffer.readInt32LE(at), this.buffer.readUInt32LE(at + 4), this.buffer.readUInt32LE(at + 8), name)
+        const len = EVENTS.readUInt32LE(at + 12)
+        const name = EVENTS.toString('latin1', at + 16, at + 16 + len).split('\0', 1)[0]!
+        this.told(EVENTS.readInt32LE(at), EVENTS.readUInt32LE(at + 4), EVENTS.readUInt32LE(at + 8), name)
         at += 16 + len
       }
     }

@@ -13,6 +13,7 @@
 import { closeSync } from 'node:fs'
 import { OVERRIDDEN_BYTES, OVERRIDDEN_CHANGED, OVERRIDDEN_COVERED, OVERRIDDEN_COUNT, OVERRIDDEN_DEV, OVERRIDDEN_LISTING, OVERRIDDEN_NAMES } from '../abi/ring.ts'
 import { addon } from '../native/addon.ts'
+import { mapShared, releaseShared } from '../native/shared.ts'
 import type { ImageFs } from './imagefs.ts'
 import { isDir, type Dentry, type FileSystem, type Inode } from './inode.ts'
 
@@ -37,7 +38,7 @@ export class Overridden {
     const size = Math.ceil((OVERRIDDEN_BYTES + image.nids) / 4096) * 4096
     this.fd = addon.createPages(size)
     if (this.fd < 0) throw new Error(`no memory for what a container overrides (errno ${-this.fd})`)
-    this.pages = addon.mapShared(this.fd, size)
+    this.pages = mapShared(this.fd, size)
     this.generation = new Int32Array(this.pages.buffer, this.pages.byteOffset, 1)
     const sealed = addon.sealReadOnly(this.fd)
     if (sealed < 0) throw new Error(`what a container overrides cannot be made read-only (errno ${-sealed})`)
@@ -46,7 +47,7 @@ export class Overridden {
   }
 
   destroy(): void {
-    addon.forgetShared(this.pages)
+    releaseShared(this.pages)
     closeSync(this.fd)
   }
 

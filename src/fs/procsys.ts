@@ -9,11 +9,14 @@ const cpuinfo = (cpus: number): string => Array.from({ length: cpus }, (_, n) =>
   + `cpu cores\t: ${cpus}\nfpu\t\t: yes\ncpuid level\t: ${CPU.level}\n`
   + `flags\t\t: ${FEATURES.map((f) => f.name).join(' ')}\n\n`).join('')
 
+/** Read once: it takes a look at every processor. */
+let processors: number | undefined
+
 export function systemEntries(make: ProcFiles, hostname: string): [string, Inode][] {
   const constant = (v: string): Inode => make.file(() => v)
   const host = (name: string): [string, Inode] => [name.split('/').at(-1)!, make.file(() => readText(`/proc/${name}`))]
   const constants = (values: Record<string, string>): [string, Inode][] => Object.entries(values).map(([k, v]) => [k, constant(`${v}\n`)])
-  const cpus = readText('/proc/cpuinfo').split('\n\n').filter(Boolean).length || 1
+  const cpus = processors ??= readText('/proc/cpuinfo').split('\n\n').filter(Boolean).length || 1
   return [
     ...['meminfo', 'stat', 'uptime', 'version', 'vmstat', 'diskstats', 'swaps', 'zoneinfo'].map(host),
     ['cpuinfo', constant(cpuinfo(cpus))],

@@ -5,11 +5,21 @@ import { addon } from '../native/addon.ts'
 import type { Inode } from './inode.ts'
 import type { Vfs } from './vfs.ts'
 
+/** A new empty regular file's contents on the host. */
+export function createContents(vfs: Vfs, inode: Inode): E.Errno {
+  const path = vfs.upperPath(inode)
+  // Not by an open, which a watch of the file would tell.
+  const r = addon.makeFile(Buffer.from(path), 0o600)
+  if (r < 0) return r
+  inode.backing = { kind: 'upper', path }
+  return 0
+}
+
 /** Moves a regular file's bytes from the image to the upper directory, before its first change. */
 export function copyUp(vfs: Vfs, inode: Inode, truncate: boolean): E.Errno {
   const from = inode.backing
   if (from?.kind !== 'image') return 0
-  const r = vfs.createContents(inode)
+  const r = createContents(vfs, inode)
   if (r < 0) return r
   const to = inode.backing!
   if (to.kind !== 'upper' || truncate) return 0

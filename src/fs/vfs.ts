@@ -2,7 +2,7 @@
  * One container's tree: the image below, what the container wrote above it, devices, procfs and the
  * host's directories mounted in. Every operation is synchronous, and returns −errno or a value.
  */
-import { mkdirSync, rmSync, statSync, unlinkSync, type BigIntStats } from 'node:fs'
+import { mkdirSync, rmdirSync, rmSync, statSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { join } from 'node:path'
 import * as E from '../abi/errno.ts'
 import { RENAME_EXCHANGE, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/fcntl.ts'
@@ -13,7 +13,7 @@ import type { ImageFs } from './imagefs.ts'
 import { isDir, now, type Dentry, type FileSystem, type Inode } from './inode.ts'
 import { Overridden } from './overridden.ts'
 import { ROOT, walk } from './path.ts'
-import { copyUp } from './upper.ts'
+import { copyUp, createContents } from './upper.ts'
 
 /** So many removed names are remembered, for descriptors that are still open on them. */
 const GONE = 65_536
@@ -59,7 +59,7 @@ export class Vfs {
     for (const m of this.mounts) m.fs.host?.close()
     this.overridden.destroy()
     this.inotify.destroy()
-    rmSync(this.upper, { recursive: true, force: true })
+    try { rmdirSync(this.upper) } catch { rmSync(this.upper, { recursive: true, force: true }) }
   }
 
   fileSystem(type: FileSystem['type'], source: string, options: string, more: { noexec?: boolean; readonly?: boolean; host?: HostFs } = {}): FileSystem {
@@ -79,12 +79,17 @@ export class Vfs {
     if (inode.children) {
       inode.load = () => {
         delete inode.load
-        for (const [name, child] of this.image.entries(this.image.inode(nid))) {
-          if (!inode.children!.has(name)) this.overridden.loaded(this.attach(inode, name, this.fromImage(child), this.dentryOfDir.get(inode)), nid)
-        }
+        for (const [name, child] of this.image.entries(nid)) if (!inode.children!.has(name)) this.found(inode, name, child)
       }
     }
     return inode
+  }
+
+  /** Names `nid` in a directory of the image as the image has it. */
+  private found(dir: Inode, name: string, nid: number): Dentry {
+    const d = this.attach(dir, name, this.fromImage(nid), this.dentryOfDir.get(dir))
+    this.overridden.loaded(d, dir.ino)
+    return d
   }
 
   /** Names `inode` in a directory without touching times. */
@@ -135,7 +140,12 @@ export class Vfs {
       const known = d.inode.children!.get(name)
       return known?.mounted ? known : this.generated(d, name, fs.host.lookup(d, name, known?.inode))
     }
-    return this.children(d).get(name)
+    const { inode } = d
+    const known = inode.children!.get(name)
+    if (known || !inode.load) return known
+    this.dentryOfDir.set(inode, d)
+    const nid = this.image.entries(inode.ino).get(name)
+    return nid === undefined ? undefined : this.found(inode, name, nid)
   }
 
   /** The dentry of a name whose inode was made, or looked up, just now. */
@@ -240,16 +250,6 @@ export class Vfs {
     return join(this.upper, String(inode.ino))
   }
 
-  /** A new empty regular file's contents on the host. */
-  createContents(inode: Inode): E.Errno {
-    const path = this.upperPath(inode)
-    // Not by an open, which a watch of the file would tell.
-    const r = addon.makeFile(Buffer.from(path), 0o600)
-    if (r < 0) return r
-    inode.backing = { kind: 'upper', path }
-    return 0
-  }
-
   /** Moves a regular file's bytes from the image to the upper directory, before its first change. */
   copyUp(inode: Inode, truncate: boolean): E.Errno {
     this.overridden.changed(inode)
@@ -290,7 +290,7 @@ export class Vfs {
     const inode = this.newInode(mode, uid, gid, dir.inode.fs)
     const type = mode & S_IFMT
     if (type === S_IFREG) {
-      const r = this.createContents(inode)
+      const r = createContents(this, inode)
       if (r < 0) return r
     } else if (type === S_IFIFO) {
       const path = this.upperPath(inode)
@@ -330,7 +330,7 @@ export class Vfs {
     const r = host ? host.unlink(d) : 0
     if (r < 0) return r
     this.overridden.removed(d)
-    d.parent.inode.children!.delete(d.name)
+    this.children(d.parent).delete(d.name)
     this.forget(d)
     if (host) {
       d.inode.nlink--
@@ -357,7 +357,7 @@ export class Vfs {
     }
     this.overridden.removed(d)
     this.overridden.added(dir)
-    from.inode.children!.delete(d.name)
+    this.children(from).delete(d.name)
     if (isDir(d.inode) && from !== dir && !host) {
       from.inode.nlink--
       dir.inode.nlink++

@@ -52,6 +52,7 @@ interface Addon {
   ptyNumber(fd: number): number
   lockFile(fd: number): number
   forgetShared(buffer: Buffer): number
+  remapShared(buffer: Buffer, fd: number): number
   connectOut(kind: number, address: Buffer): number
   listenInet(kind: number, address: Buffer): number
   acceptInet(listener: number): { readonly fd: number; readonly address: Buffer }

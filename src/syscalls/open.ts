@@ -5,6 +5,7 @@ import * as F from '../abi/fcntl.ts'
 import { FIFO_NO_READER, GRANT_DIR, GRANT_HOST, GRANT_IMAGE, GRANT_LOADER, GRANT_SIZE } from '../abi/ring.ts'
 import { isDir, now, type Dentry, type Inode } from '../fs/inode.ts'
 import { may, walk, writable } from '../fs/path.ts'
+import { createContents } from '../fs/upper.ts'
 import { addon } from '../native/addon.ts'
 import type { Call } from './handler.ts'
 import { waiting } from './inotify.ts'
@@ -75,7 +76,7 @@ function openUnnamed(call: Call, dir: Dentry, flags: number): number {
   if (!may(dir.inode, F.W_OK | F.X_OK, creds)) return -E.EACCES
   if (dir.inode.special || dir.inode.fs.host) return -E.EOPNOTSUPP
   const inode = vfs.newInode(F.S_IFREG | (call.int(3) & 0o7777), creds.uid[1], groupOf(dir.inode, creds.gid[1]), dir.inode.fs)
-  const r = vfs.createContents(inode)
+  const r = createContents(vfs, inode)
   if (r < 0) return r
   const path = vfs.upperPath(inode)
   const d = vfs.anonymous(inode, `#${inode.ino}`, dir)

@@ -132,7 +132,7 @@ export class Container {
   introduced(task: Task, hostPid: number): void {
     task.hostPid = hostPid
     try {
-      const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${hostPid}/status`, 'latin1'))?.[1]
+      const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${hostPid}/status`, 'utf8'))?.[1]
       task.guestPid = Number(line?.split(/\s+/).at(-1) ?? 0)
     } catch { /* it is gone already */ }
   }
@@ -165,7 +165,7 @@ export class Container {
   /** The controlling terminal of a process: field 7 of its stat (proc(5)). */
   controllingTerminal(task: Task): Pty | undefined {
     try {
-      const raw = readFileSync(`/proc/${task.hostPid}/stat`, 'latin1')
+      const raw = readFileSync(`/proc/${task.hostPid}/stat`, 'utf8')
       const nr = Number(raw.slice(raw.lastIndexOf(')') + 2).split(' ')[4])
       const major = (nr >> 8) & 0xfff, minor = (nr & 0xff) | ((nr >> 12) & 0xfff00)
       return major >= 136 && major <= 143 ? this.ptys.ofHost(((major - 136) << 20) | minor) : undefined
@@ -215,10 +215,11 @@ export class Container {
   }
 }
 
-/** Start time of a process (proc(5) stat field 22), which tells it from a later one of its number. */
+/** Start time of a process (proc(5) stat field 22), which tells it from a later one of its number. As utf8, which Node
+ *  reads without a buffer of 64 KiB. */
 function startOf(hostPid: number): string | undefined {
   try {
-    const raw = readFileSync(`/proc/${hostPid}/stat`, 'latin1')
+    const raw = readFileSync(`/proc/${hostPid}/stat`, 'utf8')
     return raw.slice(raw.lastIndexOf(')') + 2).split(' ')[19]
   } catch {
     return undefined

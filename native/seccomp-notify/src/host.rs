@@ -26,6 +26,16 @@ pub fn lock_file(fd: i32) -> i32 {
     result(i64::from(unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) }))
 }
 
+/// Maps `fd` where a buffer of `map_shared` is whose memory was given back. −errno on failure.
+#[napi]
+pub fn remap_shared(buffer: &[u8], fd: i32) -> i32 {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let at = buffer.as_ptr().cast_mut().cast();
+    // SAFETY: replaces a mapping that `map_shared` made, over its whole length.
+    let p = unsafe { libc::mmap(at, buffer.len(), prot, libc::MAP_SHARED | libc::MAP_FIXED, fd, 0) };
+    if p == libc::MAP_FAILED { result(-1) } else { 0 }
+}
+
 /// Gives the memory behind a buffer of `map_shared` back at once: the buffer stays and reads zeroes.
 #[napi]
 pub fn forget_shared(buffer: &[u8]) -> i32 {

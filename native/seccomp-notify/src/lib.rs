@@ -235,9 +235,9 @@ pub struct Packet {
 /// Receives without blocking; an empty `data` without error is the end of the connection.
 #[napi]
 pub fn receive(fd: i32, max: u32) -> Packet {
-    let mut data = vec![0u8; max as usize];
+    let mut data = Vec::<u8>::with_capacity(max as usize);
     let mut control = [0u64; 64];
-    let mut iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    let mut iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: max as usize };
     // SAFETY: the message points to live buffers; control data is walked with libc's macros.
     unsafe {
         let mut m: libc::msghdr = std::mem::zeroed();
@@ -265,8 +265,9 @@ pub fn receive(fd: i32, max: u32) -> Packet {
             }
             c = libc::CMSG_NXTHDR(&m, c);
         }
-        data.truncate(n as usize);
-        Packet { data: data.into(), fds, pid, error: 0 }
+        data.set_len(n as usize);
+        // A copy of its size: the buffer lives until JavaScript's garbage is collected.
+        Packet { data: data.as_slice().into(), fds, pid, error: 0 }
     }
 }
 
