@@ -12,7 +12,7 @@ import { root } from './stamp.ts'
 
 export interface Daemon { readonly child: ChildProcess; readonly dir: string; readonly socket: string; readonly audit: string }
 
-const START_MS = 10_000
+const START_MS = 60_000
 const STOP_MS = 5_000
 
 const ended = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null

@@ -1,26 +1,21 @@
 /** The whole way of a stub: build, unpack the ordinary image, run what stands there under a daemon. */
 import test from 'ava'
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { root, TestDaemon } from '../daemon/testing.ts'
 import { applyLayer, Budget, emptyRoot } from '../image/layers.ts'
 import { blobPath, readJson, type Descriptor } from '../image/oci.ts'
 import { STUB } from '../image/stub.ts'
 import { lookup, readExtent } from '../image/tree.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'vkernel-stub-run-'))
-const root = join(import.meta.dirname, '../..')
-const socket = join(base, 'sock')
-const env = { ...process.env, HOME: base, XDG_CACHE_HOME: '', VKERNEL_KEYS: join(base, 'keys'), VKERNEL_IMAGES: join(base, 'images'), VKERNEL_SOCKET: socket }
-let daemon: ChildProcess | undefined
+Object.assign(process.env, { HOME: base, XDG_CACHE_HOME: '', VKERNEL_KEYS: join(root, 'build/test-images/keys'), VKERNEL_IMAGES: join(base, 'images'), VKERNEL_SOCKET: join(base, 's') })
+let daemon: TestDaemon | undefined
 
 test.after.always(async () => {
-  if (daemon && daemon.exitCode === null) {
-    daemon.kill('SIGTERM')
-    await once(daemon, 'exit')
-  }
+  await daemon?.remove()
   rmSync(base, { recursive: true, force: true })
 })
 
@@ -43,19 +38,18 @@ test('programs of an unpacked image run under the daemon', async (t) => {
     t.log('skipped: the native parts are not built (npm run build)')
     return t.pass()
   }
-  const built = spawnSync(process.execPath, [join(root, 'src/cli/main.ts'), 'build', '-t', 'tools', '--no-translate', '--from-host', '/bin/cat', '/bin/sh', '/bin/false'], { encoding: 'utf8', env })
+  const built = spawnSync(process.execPath, [join(root, 'src/cli/main.ts'), 'build', '-t', 'tools', '--no-translate', '--from-host', '/bin/cat', '/bin/sh', '/bin/false'], { encoding: 'utf8' })
   t.is(built.status, 0, built.stderr)
   const program = (path: string): string => unpack(realpathSync(path))
   const sh = program('/bin/sh'), cat = program('/bin/cat'), no = program('/bin/false')
   t.true(statSync(cat).size < 64 << 10, 'it is a stub')
-  const alone = spawnSync(cat, [], { encoding: 'utf8', env })
+  const alone = spawnSync(cat, [], { encoding: 'utf8' })
   t.is(alone.status, 125)
   t.regex(alone.stderr, /no vkernel daemon answers/)
 
-  daemon = spawn(process.execPath, [join(root, 'src/daemon/main.ts'), '--socket', socket, '--state', join(base, 'state'), '--audit', join(base, 'audit.jsonl')], { env, stdio: ['ignore', 'ignore', 'inherit'] })
-  for (let waited = 0; !existsSync(socket) && waited < 10_000; waited += 20) await new Promise((next) => { setTimeout(next, 20) })
+  daemon = await TestDaemon.start({ dir: base })
   const run = (file: string, args: string[], input = ''): [number | null, string, string] => {
-    const r = spawnSync(file, args, { encoding: 'utf8', env: { ...env, MARK: 'passed on' }, input, cwd: '/', timeout: 60_000 })
+    const r = spawnSync(file, args, { encoding: 'utf8', env: { ...process.env, MARK: 'passed on' }, input, cwd: '/', timeout: 60_000 })
     return [r.status, r.stdout, r.stderr]
   }
   t.deepEqual(run(cat, [], 'through stdin\n'), [0, 'through stdin\n', ''])
