@@ -23,7 +23,7 @@ function rowC(e: Entry): string {
     const [len, scale] = arg.kind === 'ptr' ? [arg.lenArg, arg.scale] : arg.kind === 'iov' ? [arg.countArg, 1] : [255, 1]
     return `{'${kind}', ${len}, ${scale}}`
   })
-  return `  {${e.nr}, "${e.name}", ${args.length}, {${args.join(', ')}}},\n`
+  return `  {${e.nr}, "${e.name}", ${e.class === 'refused' || e.class === 'absent' ? 0 : 1}, ${args.length}, {${args.join(', ')}}},\n`
 }
 
 const FILES: Readonly<Record<string, string>> = { 'data/hello': 'hello\n', 'data/pages': 'page\n'.repeat(2500), 'data/dir/one': '1', 'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n', 'work/README': 'each child has a directory here\n' }

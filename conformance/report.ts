@@ -7,9 +7,9 @@ import { table } from '../src/syscalls/table/index.ts'
 export interface Result { readonly title: string; readonly program: string; readonly call: string; readonly wrong: string | undefined; readonly known?: string }
 
 /** The tables of one kind in expect.toml: reasons by case. */
-export function readExpected(kind: 'known' | 'differs' | 'python'): Map<string, string> {
+export function readExpected(kind: 'known' | 'differs' | 'python' | 'stress-ng'): Map<string, string> {
   const text = readFileSync(join(import.meta.dirname, 'expect.toml'), 'utf8')
-  return new Map([...text.matchAll(/^\[\[(\w+)\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)].filter((m) => m[1] === kind).map((m) => [m[2]!, m[3]!]))
+  return new Map([...text.matchAll(/^\[\[([\w-]+)\]\]\ncase = "(.*)"\nreason = "(.*)"$/gm)].filter((m) => m[1] === kind).map((m) => [m[2]!, m[3]!]))
 }
 
 /** The table calls × cases × result. */

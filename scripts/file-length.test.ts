@@ -15,7 +15,6 @@ const EXCEPTIONS: Readonly<Record<string, { readonly atMost: number; readonly wh
   'native/semantics/src/interp.rs': { atMost: 460, why: 'one trait implementation, the interpreter\'s backend' },
   'native/semantics/src/int.rs': { atMost: 430, why: 'one match over the integer mnemonics' },
   'native/loader/src/exec.rs': { atMost: 480, why: 'execve top to bottom: decide, point of no return, map, stack' },
-  'native/loader/src/signal.rs': { atMost: 460, why: 'record, deliver and return are one state machine' },
 }
 
 const isHandWritten = (f: string): boolean => /\.(ts|mjs|js|rs|c|sh)$/.test(f) && !f.includes('/generated/')

@@ -41,7 +41,7 @@ const callPrograms = (): string | undefined =>
 const services = (): string | undefined =>
   need({ bwrap: 'bubblewrap' }) ?? makeRootfs(SERVICES) ?? (makeRootfsImage(SERVICES), undefined)
 
-const python = (): string | undefined => callPrograms() ?? services()
+const debianTests = (): string | undefined => callPrograms() ?? services()
 
 const rings = (): string | undefined => isRoot ? undefined : "a guest's ring is taken by root: run the tests as root"
 
@@ -82,6 +82,7 @@ export function suites(): Suite[] {
     { name: 'a million random system calls', in: ['long'], command: node, args: ['conformance/fuzz.ts', '--calls', '1000000'], timeoutMinutes: 60 },
     { name: 'command lines against native Linux', in: ['short'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image], timeoutMinutes: 20, prepare: conformance },
     { name: 'services against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/commands.ts', '--cases', 'services', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image, '--jobs', '1'], timeoutMinutes: 40, prepare: services },
-    { name: 'CPython against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/python.ts', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image], timeoutMinutes: 90, prepare: python },
+    { name: 'stress-ng against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/stress-ng.ts', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image], timeoutMinutes: 60, prepare: debianTests },
+    { name: 'CPython against native Linux', in: ['long'], command: node, args: ['scripts/daemon.ts', node, 'conformance/python.ts', '--rootfs', SERVICES.rootfs, '--image', SERVICES.image], timeoutMinutes: 90, prepare: debianTests },
   ]
 }

@@ -1,6 +1,6 @@
 /*
  * calls SEED COUNT          random system calls, in children of a few hundred each
- * calls --child SEED        what one child does, alone; prints each call before it is made
+ * calls --compare SEED COUNT  COUNT children one after the other; what each call answered
  *
  * The arguments are typed: calls.h has the table's rows. What a call answers does not matter. A child
  * may end by any signal that its own memory explains; "not ok" is one that ends by SIGABRT or SIGSYS
@@ -35,7 +35,8 @@
 #include <unistd.h>
 
 struct argument { char kind; unsigned char len; unsigned short scale; };
-struct call { long nr; const char *name; int count; struct argument args[6]; };
+/* `offered`: not refused or absent here, so that it can be compared with native Linux. */
+struct call { long nr; const char *name; int offered, count; struct argument args[6]; };
 #include "calls.h"
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
@@ -153,7 +154,8 @@ static void prepare(void) {
   int p[2];
   setrlimit(RLIMIT_FSIZE, &size);
   signal(SIGXFSZ, SIG_IGN);
-  memory = mmap(NULL, 8 * BUFFER + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  /* Where addresses are is part of what is random: the same natively. */
+  memory = mmap((void *)0x20000000, 8 * BUFFER + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   mprotect(memory + 8 * BUFFER, 4096, PROT_NONE);
   memset(longest, 'l', sizeof longest - 1);
   mkdir("dir", 0755);
@@ -223,6 +225,20 @@ static void tame(long nr, uint64_t *a) {
   if (nr == SYS_clone || nr == SYS_clone3) a[1] = nr == SYS_clone && one_in(2) ? 0 : a[1];
 }
 
+/* Paths as they are, the rest as numbers. */
+static void tell_call(int to, const struct call *c, const uint64_t *a, int error) {
+  char line[1000];
+  int n = snprintf(line, sizeof line, "%s(", c->name);
+  for (int k = 0; k < c->count; k++) {
+    const char *text = NULL;
+    for (int p = 0; p < LENGTH(paths) && c->args[k].kind == 'p'; p++) if (a[k] == (uint64_t)paths[p]) text = paths[p];
+    if (text) n += snprintf(line + n, sizeof line - n, "%s\"%s\"", k ? ", " : "", !strcmp(text, "a\nb") ? "a\\nb" : text);
+    else n += snprintf(line + n, sizeof line - n, "%s%#lx", k ? ", " : "", a[k]);
+  }
+  n += snprintf(line + n, sizeof line - n, ") %s\n", error ? strerrorname_np(error) : "ok");
+  if (write(to, line, n) < 0) _exit(1);
+}
+
 static void child(uint64_t seed, int told) {
   state = seed * 0x9e3779b97f4a7c15ull + 1;
   next();
@@ -234,6 +250,7 @@ static void child(uint64_t seed, int told) {
     uint64_t a[6];
     if (n % 8 == 0) calm();
     if (deadly(c->nr) && !one_in(12)) continue;
+    if (told && !c->offered) continue;
     for (int k = 0; k < 6; k++) {
       const struct argument *g = &c->args[k];
       switch (k < c->count ? g->kind : 'i') {
@@ -255,9 +272,9 @@ static void child(uint64_t seed, int told) {
     at->nr = c->nr;
     for (int k = 0; k < 6; k++) at->args[k] = a[k];
     at->made++;
-    if (told) fprintf(stderr, "%s(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)", c->name, a[0], a[1], a[2], a[3], a[4], a[5]);
+    errno = 0;
     long r = syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
-    if (told) fprintf(stderr, " = %ld%s%s\n", r, r == -1 ? " " : "", r == -1 ? strerrorname_np(errno) : "");
+    if (told) tell_call(told, c, a, r == -1 ? errno : 0);
     if (getpid() != self) _exit(0);
     if (r > 2 && r < 64 && c->args[0].kind != 'b') keep(r);
   }
@@ -283,18 +300,33 @@ static void tell(const char *what, const struct progress *p) {
   printf("not ok - seed %lu: %s: %s(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)\n", p->seed, what, name, p->args[0], p->args[1], p->args[2], p->args[3], p->args[4], p->args[5]);
 }
 
+/* Each child's calls and their errors, after a line with its seed. */
+static int compare(uint64_t first, long count) {
+  for (long n = 0; n < count; n++) {
+    char dir[64];
+    snprintf(dir, sizeof dir, "/work/%ld", n);
+    printf("seed %lu\n", first + n);
+    fflush(stdout);
+    if (mkdir(dir, 0755)) return 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+      if (chdir(dir)) _exit(1);
+      setsid();
+      child(first + n, fcntl(1, F_DUPFD_CLOEXEC, 900));
+    }
+    for (long late = now_ms() + 3000; waitpid(pid, NULL, WNOHANG) != pid; usleep(1000))
+      if (now_ms() > late) kill(pid, SIGKILL);
+    nftw(dir, take_away, 20, FTW_DEPTH | FTW_PHYS);
+  }
+  return 0;
+}
+
 int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
-  if (argc != 3) return 2;
+  if (argc < 3) return 2;
   at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   null = open("/dev/null", O_RDWR);
-  if (!strcmp(argv[1], "--child")) {
-    int err = dup(2);
-    if (mkdir("/work/child", 0755) || chdir("/work/child")) return 2;
-    stderr = fdopen(err, "w");
-    setvbuf(stderr, NULL, _IONBF, 0);
-    child(strtoull(argv[2], NULL, 0), 1);
-  }
+  if (argc == 4) return compare(strtoull(argv[2], NULL, 0), atol(argv[3]));
   if (getpid() != 1) {
     fputs("calls: has to be process 1 of its namespace\n", stderr);
     return 2;

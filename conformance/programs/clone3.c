@@ -195,5 +195,19 @@ int main(int argc, char **argv) {
   pthread_mutex_init(m, &ma);
   IN_CHILD(pthread_mutex_lock(m));
   GIVES("set_robust_list: the owner has died", EOWNERDEAD, pthread_mutex_lock(m));
+  GIVES("fork: needs no descriptor", 0, IN_CHILD({
+    struct rlimit few = {8, 8};
+    setrlimit(RLIMIT_NOFILE, &few);
+    while (dup(0) >= 0) {}
+    _exit(IN_CHILD(_exit(dup(0) >= 0)));
+  }));
+  GIVES("vfork: needs no descriptor", 0, IN_CHILD({
+    struct rlimit few = {8, 8};
+    setrlimit(RLIMIT_NOFILE, &few);
+    while (dup(0) >= 0) {}
+    pid_t c = vfork();
+    if (c == 0) _exit(0);
+    _exit(reap(c));
+  }));
   return done();
 }

@@ -5,6 +5,12 @@
 static volatile int count, order[8], on_stack, info_pid, info_value, nested;
 static char *alt;
 
+static volatile int depth, deepest, nested_count, wanted;
+static void nests(int s) {
+  if (++depth > deepest) deepest = depth;
+  if (++nested_count < wanted) raise(s);
+  depth--;
+}
 static void counts(int s) { order[count++ & 7] = s; }
 static void detailed(int s, siginfo_t *i, void *c) {
   count++;
@@ -166,5 +172,26 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_BLOCK, &s, NULL);
     *(volatile char *)bad_address();
   }));
+
+  set(SIGSEGV, nests, 0);
+  mask = 1ul << (SIGSEGV - 1);
+  sys(rt_sigprocmask, SIG_BLOCK, &mask, NULL, 8);
+  raise(SIGSEGV);
+  raise(SIGSEGV);
+  GIVES("rt_sigprocmask: a SIGSEGV that was sent can be blocked", 0, nested_count);
+  GIVES("rt_sigpending: a SIGSEGV that was sent", mask, ({ uint64_t pending = 0; sys(rt_sigpending, &pending, 8); pending; }));
+  GIVES("rt_sigpending: none in a child", 0, IN_CHILD(uint64_t pending = 0; sys(rt_sigpending, &pending, 8); _exit(pending != 0)));
+  sys(rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, 8);
+  GIVES("rt_sigprocmask: it comes when it is unblocked, once", 1, nested_count);
+  int deep = 0;
+  for (int n = 0; n < 4; n++) {
+    static const int all[] = {SIGSEGV, SIGBUS, SIGFPE, SIGUSR1};
+    nested_count = deepest = 0;
+    wanted = 5;
+    set(all[n], nests, 0);
+    raise(all[n]);
+    deep += 10 * nested_count + deepest;
+  }
+  GIVES("rt_sigaction: a handler's own signal waits until it returns", 4 * 51, deep);
   return done();
 }

@@ -5,10 +5,11 @@
 //! any time; `rip` in the state says where the guest is. That is how longjmp, signal return, execve
 //! and traps work here.
 
+use crate::captured::{self, Captured};
 use crate::errno::{ERESTARTNOINTR, from_raw, to_raw};
 use crate::image::Image;
 use crate::mxcsr::{from_guest, to_guest};
-use crate::signal::{self, Captured, Delivered};
+use crate::signal::{self, Delivered};
 use crate::syscall::Outcome;
 use crate::{guest, syscall, trace};
 use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
@@ -82,17 +83,8 @@ impl Text for GuestText {
 impl Thread {
     /// A thread whose state page is `state`; attaches the host thread's signal record.
     pub fn new(state: *mut CpuState) -> Self {
-        // SAFETY: a zeroed siginfo is valid; the state page outlives the thread.
-        let captured = unsafe {
-            Box::new(Captured {
-                info: std::mem::zeroed(),
-                present: false,
-                leave: false,
-                fault_addr: 0,
-                fault_signal: 0,
-                poll: &raw mut (*state).poll,
-            })
-        };
+        // SAFETY: the state page outlives the thread.
+        let captured = Captured::new(unsafe { &raw mut (*state).poll });
         Self {
             state,
             captured,
@@ -135,7 +127,7 @@ impl Thread {
 /// Runs the guest thread until it ends; execve starts over in a new store.
 pub fn run_thread(image: &'static Image, mut thread: Thread) {
     loop {
-        signal::attach(&raw mut *thread.captured);
+        captured::attach(&raw mut *thread.captured);
         let engine = crate::process::engine();
         let mut store = Store::new(&image.engine, thread);
         let prepared = prepare(image, &mut store);
@@ -144,7 +136,7 @@ pub fn run_thread(image: &'static Image, mut thread: Thread) {
         match left.map_err(|e| e.downcast::<Leave>()) {
             Err(Ok(Leave::Exec | Leave::Elsewhere)) => {}
             Err(Ok(Leave::Exit)) | Ok(_) => {
-                signal::attach(std::ptr::null_mut());
+                captured::attach(std::ptr::null_mut());
                 let _engine = crate::process::engine();
                 drop(store);
                 return;
@@ -313,6 +305,10 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
     // Left at its first instruction: the interpreter has to run it, or entering would never end.
     let mut refused = None;
     loop {
+        // Also where a handler has returned: what waited for that comes before the interrupted code goes on.
+        if state.poll != 0 {
+            at_safe_point(ctx)?;
+        }
         let pc = state.rip as u32;
         if let Some((rip, rsp)) = until {
             let here = state.gpr[RSP];
@@ -321,10 +317,6 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             }
         }
         follow_text(ctx)?;
-        if state.poll != 0 {
-            at_safe_point(ctx)?;
-            continue;
-        }
         if refused.take() != Some(pc)
             && let Some(slot) = entry_at(pc)
             && let Some(f) = function(ctx, slot)?
@@ -394,7 +386,7 @@ fn engine_trap(ctx: &mut StoreContextMut<Thread>, e: wasmtime::Error) -> wasmtim
     let t = ctx.data_mut();
     match trap {
         T::MemoryOutOfBounds => {
-            let addr = (signal::fault_addr() as u64).wrapping_sub(guest::base() as u64);
+            let addr = (captured::fault_addr() as u64).wrapping_sub(guest::base() as u64);
             t.state().fault_addr = addr & 0xffff_ffff;
             trace::engine_trap(&e);
             raise(t, Exit::Trap(Trap::Page));
@@ -508,13 +500,16 @@ fn on_syscall_here(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
 /// handler when SA_RESTART says so (signal(7)). True: the state is at a handler.
 fn finish(t: &mut Thread, nr: u64, restartable: bool) -> bool {
     let s = t.state();
-    let unmade = s.gpr[RAX] as i64 == -i64::from(ERESTARTNOINTR.0);
-    if t.captured.present || unmade {
-        let interrupted = unmade || restartable && s.gpr[RAX] as i64 == -i64::from(libc::EINTR);
+    let signal = t.captured.next(t.sigmask);
+    let interrupted = restartable && s.gpr[RAX] as i64 == -i64::from(libc::EINTR);
+    // Not made, or interrupted by what the guest blocks.
+    let unmade = s.gpr[RAX] as i64 == -i64::from(ERESTARTNOINTR.0) || interrupted && signal == 0;
+    if signal != 0 || unmade {
+        let interrupted = unmade || interrupted;
         let (rip, rax) = (s.rip, s.gpr[RAX]);
         if interrupted {
             // As the kernel does: the frame's state re-executes SYSCALL; undone without SA_RESTART.
-            let a = signal::ACTIONS.lock().expect("never poisoned")[t.captured.info.si_signo as usize];
+            let a = signal::ACTIONS.lock().expect("never poisoned")[signal as usize];
             if unmade || a.handler <= 1 || a.flags & libc::SA_RESTART as u64 != 0 {
                 s.rip = rip - 2;
                 s.gpr[RAX] = nr;
@@ -530,7 +525,10 @@ fn finish(t: &mut Thread, nr: u64, restartable: bool) -> bool {
             }
         }
     }
-    t.saved_mask = None;
+    if let Some(mask) = t.saved_mask.take() {
+        t.sigmask = mask;
+        signal::follow(t);
+    }
     false
 }
 

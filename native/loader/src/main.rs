@@ -4,6 +4,7 @@ mod aio;
 mod alloc;
 #[cfg(feature = "bare")]
 mod bare;
+mod captured;
 mod clone;
 mod copies;
 mod cpu;

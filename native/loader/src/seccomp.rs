@@ -100,6 +100,7 @@ fn rules() -> Vec<Rule> {
         libc::SYS_pselect6,
         libc::SYS_epoll_pwait,
         libc::SYS_epoll_pwait2,
+        libc::SYS_rt_sigpending,
         libc::SYS_rt_sigsuspend,
         libc::SYS_rt_sigtimedwait,
         libc::SYS_clock_gettime,

@@ -3,7 +3,7 @@
 use crate::cpu::Thread;
 use crate::direct;
 use crate::errno::{EINVAL, ENOMEM, EPERM, SysResult};
-use crate::signal::{self, Action, set_host_mask};
+use crate::signal::{self, Action};
 use crate::{guest, host};
 
 const UNBLOCKABLE: u64 = signal::bit(libc::SIGKILL) | signal::bit(libc::SIGSTOP);
@@ -35,10 +35,7 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
                     _ => return Err(EINVAL),
                 };
                 t.sigmask = new & !UNBLOCKABLE;
-                // While a signal is captured the host has everything blocked; delivery sets the mask.
-                if !t.captured.present {
-                    set_host_mask(t.sigmask);
-                }
+                signal::follow(t);
             }
             if a[2] != 0 {
                 guest::write(a[2], &old)?;
@@ -46,6 +43,14 @@ pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
             Ok(0)
         }
         libc::SYS_sigaltstack => altstack(t, a),
+        libc::SYS_rt_sigpending => {
+            let r = direct::host_call(t, vkernel_abi::syscall::find(nr as u64).ok_or(EINVAL)?, a)?;
+            let held = t.captured.held() & t.sigmask;
+            if held != 0 && a[1] == 8 {
+                guest::write(a[0], &(guest::read::<u64>(a[0])? | held))?;
+            }
+            Ok(r)
+        }
         libc::SYS_rt_sigsuspend => {
             if a[1] != 8 {
                 return Err(EINVAL);
@@ -113,7 +118,7 @@ fn altstack(t: &mut Thread, a: [u64; 6]) -> SysResult {
 fn with_mask(t: &mut Thread, mask: u64, f: impl FnOnce(&mut Thread, &u64) -> SysResult) -> SysResult {
     let m = mask & !UNBLOCKABLE;
     let r = host::ended(f(t, &m));
-    if t.captured.present {
+    if t.captured.next(m) != 0 {
         t.saved_mask = Some(t.sigmask);
         t.sigmask = m;
     }

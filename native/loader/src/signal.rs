@@ -6,10 +6,10 @@
 //! records one signal, raises the poll flag and returns with everything blocked, so the kernel keeps
 //! the rest until `deliver` has built the guest's frame.
 
+use crate::captured::{PREVIOUS, on_signal};
 use crate::cpu::Thread;
 use crate::errno::{EINVAL, Errno};
 use crate::guest;
-use std::cell::Cell;
 use std::sync::Mutex;
 use vkernel_abi::state::{RAX, RDI, RDX, RSI, RSP};
 use vkernel_semantics::host::{fxrstor, fxsave};
@@ -29,7 +29,7 @@ unsafe impl guest::Plain for Action {}
 
 const SIG_DFL: u64 = 0;
 const SIG_IGN: u64 = 1;
-const SYNCHRONOUS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS) | bit(libc::SIGFPE) | bit(libc::SIGILL);
+pub const SYNCHRONOUS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS) | bit(libc::SIGFPE) | bit(libc::SIGILL);
 const UNBLOCKABLE: u64 = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
 /// Asks a thread to leave (execve and exit of a process with several threads); told apart from a
 /// guest's own signal 64 by its value.
@@ -40,90 +40,7 @@ pub const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// One thread's captured signal, written by the host handler on the same thread.
-pub struct Captured {
-    pub info: libc::siginfo_t,
-    pub present: bool,
-    pub leave: bool,
-    /// Address of the last synchronous memory fault.
-    pub fault_addr: usize,
-    /// SIGSEGV or SIGBUS.
-    pub fault_signal: i32,
-    /// The thread's poll flag.
-    pub poll: *mut u32,
-}
-
-thread_local! {
-    static CAPTURED: Cell<*mut Captured> = const { Cell::new(std::ptr::null_mut()) };
-}
-
 pub static ACTIONS: Mutex<[Action; 65]> = Mutex::new([Action { handler: 0, flags: 0, restorer: 0, mask: 0 }; 65]);
-
-/// Handlers that were there before ours (the engine's), by signal.
-static mut PREVIOUS: [usize; 65] = [0; 65];
-
-/// Makes `c` the place where this thread's handlers record.
-pub fn attach(c: *mut Captured) {
-    CAPTURED.with(|x| x.set(c));
-}
-
-pub fn fault_addr() -> usize {
-    let c = CAPTURED.with(Cell::get);
-    // SAFETY: attached by this thread and alive as long as it.
-    if c.is_null() { 0 } else { unsafe { (*c).fault_addr } }
-}
-
-extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes valid pointers; this thread owns its record.
-    unsafe {
-        let uc = &mut *context.cast::<libc::ucontext_t>();
-        let pc = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
-        let c = CAPTURED.with(Cell::get);
-        if SYNCHRONOUS & bit(signal) != 0 && (*info).si_code > 0 {
-            if !c.is_null() {
-                (*c).fault_signal = signal;
-            }
-            if let Some(to) = vkernel_semantics::memory::fixup(pc) {
-                uc.uc_mcontext.gregs[libc::REG_RIP as usize] = to as i64;
-                return;
-            }
-            if !c.is_null() {
-                (*c).fault_addr = (*info).si_addr() as usize;
-            }
-            if crate::guest::holds((*info).si_addr() as usize) {
-                // The engine looks for the one instance whose memory has the address, and all have
-                // the region; it accepts a null address without looking (wasmtime Store::wasm_fault).
-                info.cast::<usize>().add(2).write(0);
-            }
-            // The engine listens to SIGSEGV only; what the fault was is on record.
-            let signal = if signal == libc::SIGBUS { libc::SIGSEGV } else { signal };
-            let previous = PREVIOUS[signal as usize];
-            if previous > 1 {
-                let f: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = std::mem::transmute(previous);
-                f(signal, info, context);
-                return;
-            }
-            libc::signal(signal, libc::SIG_DFL);
-            return;
-        }
-        if c.is_null() {
-            return;
-        }
-        if signal == LEAVE_SIGNAL && (*info).si_value().sival_ptr as usize == LEAVE_VALUE {
-            (*c).leave = true;
-        } else {
-            (*c).info = *info;
-            (*c).present = true;
-            // All blocked until the guest's frame is built.
-            let mask = (&raw mut uc.uc_sigmask).cast::<u64>();
-            *mask = !(SYNCHRONOUS | bit(LEAVE_SIGNAL));
-        }
-        (*c).poll.write_volatile(1);
-        if let Some(to) = crate::host::interrupted(pc) {
-            uc.uc_mcontext.gregs[libc::REG_RIP as usize] = to as i64;
-        }
-    }
-}
 
 /// Installs our handler for the synchronous signals (after the engine's) and for leaving.
 pub fn install() {
@@ -176,6 +93,18 @@ pub fn set_host_mask(mask: u64) {
     let m = mask & !(SYNCHRONOUS | bit(LEAVE_SIGNAL));
     // SAFETY: the kernel reads 8 bytes.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &m, 0, 8) };
+}
+
+/// The guest's mask has changed: the host's follows, unless a captured signal waits for its delivery,
+/// and what is held may be delivered now.
+pub fn follow(t: &mut Thread) {
+    if !t.captured.present {
+        set_host_mask(t.sigmask);
+    }
+    if t.captured.next(t.sigmask) != 0 {
+        // SAFETY: the thread's own flag.
+        unsafe { t.captured.poll.write_volatile(1) };
+    }
 }
 
 /// rt_sigaction(2) on the guest's table and the host's disposition.
@@ -267,21 +196,15 @@ pub enum Delivered {
 
 /// Delivers the captured signal, if any, by building the guest's frame.
 pub fn deliver(t: &mut Thread) -> Delivered {
-    if !t.captured.present {
-        // SAFETY: the thread's own flag.
-        unsafe { t.captured.poll.write_volatile(0) };
-        return Delivered::Nothing;
-    }
-    t.captured.present = false;
-    let info = t.captured.info;
-    // SAFETY: as above.
+    // SAFETY: the thread's own flag.
     unsafe { t.captured.poll.write_volatile(0) };
+    let Some(info) = t.captured.take(t.sigmask) else { return Delivered::Nothing };
     let signal = info.si_signo;
     let mut table = ACTIONS.lock().expect("never poisoned");
     let a = table[signal as usize];
     if a.handler == SIG_DFL || a.handler == SIG_IGN {
         drop(table);
-        set_host_mask(t.sigmask);
+        follow(t);
         if a.handler == SIG_DFL {
             default_action(signal, t.sigmask);
         }
@@ -301,7 +224,7 @@ pub fn deliver(t: &mut Thread) -> Delivered {
         mask |= bit(signal);
     }
     t.sigmask = mask & !UNBLOCKABLE;
-    set_host_mask(t.sigmask);
+    follow(t);
     Delivered::Handler
 }
 
@@ -360,7 +283,7 @@ pub fn force(t: &mut Thread, signal: i32, code: i32, addr: u64, trapno: u64) {
     if a.flags & libc::SA_NODEFER as u64 == 0 {
         t.sigmask |= bit(signal);
     }
-    set_host_mask(t.sigmask);
+    follow(t);
 }
 
 pub const NO_ALTSTACK: libc::stack_t =
@@ -448,6 +371,6 @@ pub fn sigreturn(t: &mut Thread) -> Result<(), Errno> {
         }
     }
     t.sigmask = get(SIGMASK) & !UNBLOCKABLE;
-    set_host_mask(t.sigmask);
+    follow(t);
     Ok(())
 }

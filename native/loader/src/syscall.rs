@@ -127,6 +127,7 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         libc::SYS_rt_sigaction
         | libc::SYS_rt_sigprocmask
         | libc::SYS_sigaltstack
+        | libc::SYS_rt_sigpending
         | libc::SYS_rt_sigsuspend
         | libc::SYS_rt_sigtimedwait
         | libc::SYS_rt_sigqueueinfo

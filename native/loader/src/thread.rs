@@ -76,7 +76,7 @@ pub fn new_thread(t: &mut Thread, a: [u64; 6]) -> SysResult {
         let tid = unsafe { libc::gettid() };
         child.tid = tid;
         // Before anyone knows the thread's number: a signal sent to it at once must not be lost.
-        signal::attach(&raw mut *child.captured);
+        crate::captured::attach(&raw mut *child.captured);
         OTHERS.lock().expect("not poisoned").insert(tid);
         let _ = tell.send(tid);
         if wait.recv().is_ok() {
@@ -147,26 +147,33 @@ pub fn fork(t: &mut Thread, flags: u64, a: [u64; 6]) -> SysResult {
     Ok(i64::from(pid))
 }
 
-/// Above the guest's numbers, close-on-exec (there is no host exec, but nothing leaks by habit).
-fn hide(fd: i32) -> Result<i32, Errno> {
-    // SAFETY: moves our own descriptor.
+/// Makes descriptors where the guest's limit leaves none: fork(2) needs none of the guest's.
+fn beyond_limit<T>(make: impl FnOnce() -> T) -> T {
+    // SAFETY: plain calls with live structs.
     unsafe {
         let mut old: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut old);
         let wide = libc::rlimit { rlim_cur: old.rlim_max, rlim_max: old.rlim_max };
         libc::setrlimit(libc::RLIMIT_NOFILE, &wide);
-        let hidden = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, HIDDEN_FD_BASE);
+        let made = make();
         libc::setrlimit(libc::RLIMIT_NOFILE, &old);
-        libc::close(fd);
-        if hidden < 0 { Err(EAGAIN) } else { Ok(hidden) }
+        made
     }
+}
+
+/// Above the guest's numbers, close-on-exec (there is no host exec, but nothing leaks by habit).
+fn hide(fd: i32) -> Result<i32, Errno> {
+    // SAFETY: moves our own descriptor.
+    let hidden = beyond_limit(|| unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, HIDDEN_FD_BASE) });
+    close_all([fd]);
+    if hidden < 0 { Err(EAGAIN) } else { Ok(hidden) }
 }
 
 fn pipe() -> Result<[i32; 2], Errno> {
     let mut p = [0i32; 2];
     // SAFETY: the kernel writes two ints.
-    if unsafe { libc::pipe2(p.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
-        return Err(Errno(libc::EMFILE));
+    if beyond_limit(|| unsafe { libc::pipe2(p.as_mut_ptr(), libc::O_CLOEXEC) }) != 0 {
+        return Err(EAGAIN);
     }
     Ok([hide(p[0])?, hide(p[1])?])
 }
@@ -184,10 +191,10 @@ fn register_child(t: &mut Thread) -> Result<Option<(i32, u32)>, Errno> {
         return Ok(None);
     }
     let mut pair = [0i32; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     // SAFETY: the kernel writes two ints.
-    let r = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) };
-    if r != 0 {
-        return Err(Errno(libc::EMFILE));
+    if beyond_limit(|| unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) }) != 0 {
+        return Err(EAGAIN);
     }
     let sent = packet::send(ring::conn(), b"f", &[pair[1]], false);
     close_all([pair[1]]);
@@ -223,6 +230,7 @@ fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>
     // SAFETY: gettid cannot fail.
     t.tid = unsafe { libc::gettid() };
     t.slot = None;
+    t.captured.forget_held();
     t.entry = ring::ThreadEntry::Unclaimed;
     t.robust_list = 0;
     ROBUST.lock().expect("not poisoned").clear();

@@ -10,7 +10,7 @@ export const entries = [
   syscall(15, 'rt_sigreturn', {}, { ...local, doc: 'Return from a handler.', quirk: 'A handler of a synchronous fault cannot return to the faulting instruction of translated code.' }),
   syscall(34, 'pause', {}, { ...direct, doc: 'Wait for a signal.' }),
   syscall(62, 'kill', { pid: int, sig: int }, { ...direct, doc: 'Signal a process or group of the container.' }),
-  syscall(127, 'rt_sigpending', { set: output(8), sigsetsize: int }, { ...direct, doc: 'Read pending signals.' }),
+  syscall(127, 'rt_sigpending', { set: output(8), sigsetsize: int }, { ...local, doc: 'Read pending signals.' }),
   syscall(128, 'rt_sigtimedwait', { set: pointer, info: pointer, timeout: pointer, sigsetsize: int }, { ...local, doc: 'Take a pending signal.' }),
   syscall(129, 'rt_sigqueueinfo', { pid: int, sig: int, info: pointer }, { ...local, doc: 'Queue a signal with a value.' }),
   syscall(130, 'rt_sigsuspend', { mask: pointer, sigsetsize: int }, { ...local, doc: 'Wait for a signal with another mask.' }),

@@ -131,7 +131,7 @@ pub const TABLE: &[Syscall] = &[
     Syscall { nr: 124, name: "getsid", class: Class::Direct, args: &[Arg::Int], restart: false, new_fd: false, group: "process" },
     Syscall { nr: 125, name: "capget", class: Class::Local, args: &[Arg::Int, Arg::Int], restart: false, new_fd: false, group: "process" },
     Syscall { nr: 126, name: "capset", class: Class::Local, args: &[Arg::Int, Arg::Int], restart: false, new_fd: false, group: "process" },
-    Syscall { nr: 127, name: "rt_sigpending", class: Class::Direct, args: &[Arg::Ptr { dir: Dir::Out, len: Len::Fixed(8) }, Arg::Int], restart: false, new_fd: false, group: "signal" },
+    Syscall { nr: 127, name: "rt_sigpending", class: Class::Local, args: &[Arg::Ptr { dir: Dir::Out, len: Len::Fixed(8) }, Arg::Int], restart: false, new_fd: false, group: "signal" },
     Syscall { nr: 128, name: "rt_sigtimedwait", class: Class::Local, args: &[Arg::Int, Arg::Int, Arg::Int, Arg::Int], restart: false, new_fd: false, group: "signal" },
     Syscall { nr: 129, name: "rt_sigqueueinfo", class: Class::Local, args: &[Arg::Int, Arg::Int, Arg::Int], restart: false, new_fd: false, group: "signal" },
     Syscall { nr: 130, name: "rt_sigsuspend", class: Class::Local, args: &[Arg::Int, Arg::Int], restart: false, new_fd: false, group: "signal" },
