@@ -36,7 +36,7 @@ pub struct Header {
     pub slots: u64,
 }
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// How an ELF is placed.
 pub const KIND_EXEC: u32 = 1; // ET_EXEC: at its own addresses

@@ -32,7 +32,8 @@ pub const FLAG_COUNT: usize = 7;
 pub const FLAG_BITS: [u32; FLAG_COUNT] = [0, 2, 4, 6, 7, 11, 10];
 
 /// Layout: gpr u64×16 @0, rip u64 @128, flags u32×7 @136, poll u32 @164, fs_base u64 @168,
-/// gs_base u64 @176, mxcsr u32 @184, fault_addr u64 @192, xmm u128×16 @208, fx u8×512 @464.
+/// gs_base u64 @176, mxcsr u32 @184, fault_addr u64 @192, xmm u128×16 @208, fx u8×512 @464,
+/// operands u128×2 @976.
 #[repr(C, align(16))]
 pub struct CpuState {
     pub gpr: [u64; 16],
@@ -52,6 +53,8 @@ pub struct CpuState {
     /// The x87/MMX state as in an FXSAVE64 image (its XMM area is unused), but with the registers by
     /// their physical numbers: ST(n) is number (TOP + n) & 7, and MMn is number n.
     pub fx: [u8; 512],
+    /// Vectors that the `host` import takes; the first is also its result.
+    pub operands: [u128; 2],
 }
 
 pub const OFF_GPR: u32 = 0;
@@ -63,6 +66,7 @@ pub const OFF_GS_BASE: u32 = 176;
 pub const OFF_MXCSR: u32 = 184;
 pub const OFF_XMM: u32 = 208;
 pub const OFF_FX: u32 = 464;
+pub const OFF_OPERANDS: u32 = 976;
 /// In the x87 state: control, status and tag words (a bit a register, set when valid), registers.
 pub const OFF_X87_CONTROL: u32 = OFF_FX;
 pub const OFF_X87_STATUS: u32 = OFF_FX + 2;
@@ -80,6 +84,7 @@ const _: () = {
     assert!(offset_of!(CpuState, mxcsr) == OFF_MXCSR as usize);
     assert!(offset_of!(CpuState, xmm) == OFF_XMM as usize);
     assert!(offset_of!(CpuState, fx) == OFF_FX as usize);
+    assert!(offset_of!(CpuState, operands) == OFF_OPERANDS as usize);
     assert!(size_of::<CpuState>() <= 4096);
 };
 
@@ -104,6 +109,7 @@ impl CpuState {
             reserved2: 0,
             xmm: [0; 16],
             fx,
+            operands: [0; 2],
         }
     }
 

@@ -18,13 +18,13 @@
 //! - `poll(pc: i32) -> i32`: slow path of the back-edge poll; the same rule with `pc`.
 //! - `step(pc: i32) -> i32`: interprets the one instruction at `pc`; what is live has been stored.
 //!   Returns the PC after it, or not, by the same rule.
-//! - `trap(pc: i32, kind: i32) -> i32`: raises the guest exception `Trap` at `pc`; the result is
-//!   returned upward.
 //! - `div(pc: i32, signed: i32, divisor: i64) -> i32`: 128-by-64 division of rdx:rax in the state,
 //!   quotient to rax and remainder to rdx of the state; 0, or 1 for #DE.
 //! - `x87(form: i32, operand: i64) -> i64`: an x87 instruction (`opcode << 8 | modrm`) on the x87 part of the
 //!   state, all exceptions masked; `operand` are the bits that it reads from memory, the result those that it
 //!   writes, or RFLAGS after a comparison into them.
+//! - `host(form: i32, a: i64, b: i64) -> i64`: what wasm has no instruction for (semantics/src/host_ops.rs has
+//!   the forms), on the two integers, or on `CpuState::operands` and `a`; of those the first is the result.
 //!
 //! Function type of every guest function:
 //! `(rsp i64, rdi i64, rsi i64, rdx i64) -> (pc i32, rax i64, rsp i64, rdx i64)`.
@@ -70,7 +70,7 @@ pub const TABLE_SLOTS: u64 = 4 << 20;
 pub const MAX_MEMARG_OFFSET: u64 = 0xffff;
 pub const GUARD_SIZE: u64 = 1 << 20;
 
-/// Guest exceptions raised by `trap`. Numbers are the x86 vectors where there is one.
+/// Guest exceptions. Numbers are the x86 vectors where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Trap {

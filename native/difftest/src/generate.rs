@@ -47,6 +47,11 @@ pub fn is_known(i: &Instruction) -> bool {
                 | F::SSE3
                 | F::SSSE3
                 | F::SSE4_1
+                | F::SSE4_2
+                | F::AES
+                | F::PCLMULQDQ
+                | F::SHA
+                | F::ADX
                 | F::POPCNT
                 | F::MOVBE
                 | F::LZCNT
@@ -114,10 +119,6 @@ fn usable(e: &Encoded) -> bool {
     if extreme && i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register() {
         return false;
     }
-    // The host has TZCNT and LZCNT.
-    if matches!(i.mnemonic(), M::Bsf | M::Bsr) && e.bytes.contains(&0xf3) {
-        return false;
-    }
     !i.is_vsib()
 }
 
@@ -160,7 +161,7 @@ fn bytes(rng: &mut Rng) -> [u8; 15] {
             } else {
                 push(0x38);
                 let (low, sha, aes) = (rng.byte() % 0x42, 0xc8 + rng.byte() % 8, 0xd8 + rng.byte() % 8);
-                push(rng.pick(&[low, low, sha, aes, 0xf0, 0xf1]));
+                push(rng.pick(&[low, low, sha, aes, 0xf0, 0xf1, 0xf6]));
             }
         }
         7 => {

@@ -10,6 +10,7 @@ use vkernel_abi::state::{CpuState, RAX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{MAP_BLOCK, MAP_PAGES, REGION_PAGES, STATE_PAGES, TABLE_SLOTS, map_payload, map_word};
 use vkernel_recompiler::{elf::Elf, module};
 use vkernel_semantics::decode::Cache;
+use vkernel_semantics::host_ops;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
 use wasmtime::{
     AsContextMut, Caller, Engine, Extern, Func, Global, GlobalType, Instance, LinearMemory, MemoryCreator, MemoryType,
@@ -266,9 +267,6 @@ fn imports(store: &mut Store<Thread>, table: Table, base: Global) -> Vec<Extern>
         state().rip = u64::from(pc as u32);
         from_code(c, |ctx| interpret(ctx.data_mut(), |i| i.one()).map(|()| state().rip as i32))
     });
-    let trap = Func::wrap(&mut *store, |_: i32, _: i32| -> wasmtime::Result<i32> {
-        Err(wasmtime::format_err!("the trap import"))
-    });
     let div = Func::wrap(&mut *store, |_: i32, signed: i32, divisor: i64| {
         let g = &mut state().gpr;
         let Some((q, r)) = div128(signed != 0, g[RDX], g[RAX], divisor as u64) else { return 1 };
@@ -278,5 +276,9 @@ fn imports(store: &mut Store<Thread>, table: Table, base: Global) -> Vec<Extern>
     let x87 = Func::wrap(&mut *store, |form: i32, operand: i64| {
         vkernel_semantics::x87_values::run(state(), form as u32, operand as u64) as i64
     });
-    vec![table.into(), base.into(), system_call.into(), poll.into(), step.into(), trap.into(), div.into(), x87.into()]
+    let host = Func::wrap(&mut *store, |form: i32, a: i64, b: i64| {
+        host_ops::import(state(), area::region(), form as u32, a as u64, b as u64) as i64
+    });
+    let functions = [system_call, poll, step, div, x87, host];
+    [table.into(), base.into()].into_iter().chain(functions.map(Extern::from)).collect()
 }

@@ -8,7 +8,7 @@ use crate::generate::{Encoded, Generator, decode};
 use crate::rng::Rng;
 use crate::state::random_state;
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic as M, OpAccess, OpKind, Register, RflagsBits as Bits};
-use vkernel_abi::state::{CpuState, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
+use vkernel_abi::state::{CpuState, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_recompiler::coverage::{Class, class};
 use vkernel_semantics::operand::gpr;
 
@@ -107,7 +107,9 @@ fn aim(e: &mut Encoded, s: &mut Setup, rng: &mut Rng) -> Option<()> {
     if rng.one_in(4) || size >= 16 && !rng.one_in(16) {
         target &= !15;
     }
-    if matches!(i.mnemonic(), M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64) {
+    // Intel's CPUs want SHA's operands aligned, AMD's do not.
+    let sha = i.cpuid_features().contains(&iced_x86::CpuidFeature::SHA);
+    if sha || matches!(i.mnemonic(), M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64) {
         target &= !15;
     }
     let (base, index) = (i.memory_base(), i.memory_index());
@@ -176,10 +178,17 @@ fn accept(e: &mut Encoded, s: &mut Setup, rng: &mut Rng, alone: bool) -> Option<
         M::Leave => alone && s.fix(RBP, MIDDLE + rng.below(256)),
         M::Enter => alone && i.immediate(0) < 256 && s.fix(RBP, MIDDLE + 512 + rng.below(64)),
         M::Popf | M::Popfq | M::Ldmxcsr | M::Fldenv | M::Frstor | M::Fxrstor | M::Fxrstor64 => alone,
-        M::Fxsave | M::Fxsave64 | M::Fnstenv | M::Fnsave => alone,
+        M::Fxsave | M::Fxsave64 | M::Fnstenv | M::Fnsave | M::Stmxcsr => alone,
         M::Fldcw => alone || rng.one_in(8),
         M::Bt | M::Bts | M::Btr | M::Btc if i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register => {
             s.fix(gpr(i.op1_register()), (rng.below(4000) as i64 - 2000) as u64)
+        }
+        M::Pcmpestri | M::Pcmpestrm | M::Pcmpestri64 | M::Pcmpestrm64 => {
+            // Lengths about the operands', which random registers hardly have.
+            for r in [RAX, RDX] {
+                s.fix(r, (rng.below(48) as i64 - 20) as u64);
+            }
+            true
         }
         M::Div | M::Idiv => {
             if s.fixed[RDX].is_none() && !s.is_written(RDX) && !rng.one_in(4) {

@@ -6,8 +6,8 @@ use vkernel_difftest::compare::{Report, graphs, straight};
 
 fn check(what: &str, seed: u64, r: &Report) {
     eprintln!(
-        "{} cases of {what}, seed {seed:#x}: {} as translated code alone, {} differences",
-        r.interpreted, r.lifted, r.failures
+        "{} cases of {what}, seed {seed:#x}: {} codes, {} as translated code alone, {} differences",
+        r.interpreted, r.codes, r.lifted, r.failures
     );
     if r.failures > 0 {
         eprintln!("by instruction: {:?}", r.wrong);

@@ -109,6 +109,31 @@ fn check(name: &str, code: &[u8], flags: u64) {
 }
 
 cases! {
+    string_comparisons_up_to_zeros, ALL, "movdqu xmm1, [rsi]; movdqu xmm2, [rdi]; .set torture_n, 0
+        .rept 128
+        .byte 0x66, 0x0f, 0x3a, 0x63, 0xca, torture_n # pcmpistri xmm1, xmm2, n
+        setc bl; setz bh; sets dl; seto dh; setp al; rol r8, 7; xor r8, rcx; rol r9, 5; xor r9, rbx; rol r9, 5; xor r9, rdx; xor r9b, al
+        .byte 0x66, 0x0f, 0x3a, 0x62, 0xca, torture_n # pcmpistrm xmm1, xmm2, n
+        paddb xmm3, xmm0; pshufd xmm3, xmm3, 0x39; psrldq xmm1, 1
+        test cl, cl; jnz 1f; movdqu xmm1, [rsi + 5]; psrldq xmm2, 1
+        1: .set torture_n, torture_n + 1
+        .endr";
+    string_comparisons_of_lengths, ALL, "movdqu xmm1, [rsi]; movdqu xmm2, [rdi]; .set torture_n, 0
+        .rept 128
+        ror r10, 3; ror r11, 5; mov rax, r10; mov rdx, r11; and eax, 31; and edx, 31; sub rax, 8; sub rdx, 8
+        .byte 0x66, 0x0f, 0x3a, 0x61, 0xca, torture_n # pcmpestri xmm1, xmm2, n
+        setc bl; setz bh; seto cl; xor r9, rbx; rol r9, 5; lea r8, [r8 + 8 * rcx]; ror r8, 11; sets bl; xor r9b, bl
+        .byte 0x66, 0x48, 0x0f, 0x3a, 0x60, 0xca, torture_n # pcmpestrm xmm1, xmm2, n by 64-bit lengths
+        paddb xmm3, xmm0; pshufd xmm3, xmm3, 0x39; psrldq xmm2, 1
+        test r8b, 7; jnz 1f; movdqu xmm2, [rdi + 3]; movdqu xmm1, [rsi + rcx]
+        1: .set torture_n, torture_n + 1
+        .endr";
+    scans_and_comparisons, ALL, "and ecx, 63; mov r8, rdi; repne scasb; seto bl; setc bh; mov ecx, 40; mov rdi, r8; repe scasb; lahf; mov dh, ah; mov ecx, 50; mov rsi, r8; lea rdi, [r8 + 4]; repe cmpsb; lahf; mov dl, ah; mov r9, rcx; mov ecx, 21; repne cmpsw; mov r10, rcx; lahf; mov ecx, 9; xor eax, eax; repne scasd; mov r11, rcx; mov ecx, 7; lea rdi, [r8 + 8]; mov rsi, rdi; repe cmpsq; stc; mov ecx, 0; repne scasb; adc r10, rcx; repe cmpsd";
+    scans_stay_in_their_page, ALL, "and ebx, 31; lea r8, [rbp + rbx + 1486]; mov byte ptr [rbp + 1535], 0xfe; mov rdi, r8; mov al, 0xfe; mov rcx, -1; repne scasb; mov r9, rcx; lahf; mov rdi, r8; mov rcx, r9; not rcx; mov al, 1; rep stosb; lea rdi, [rbp + 1400]; mov ecx, 60; rep stosb; lea rdi, [rbp + 1400]; mov rsi, r8; mov byte ptr [rbp + 1535], 0; mov rcx, -1; repe cmpsb; mov r10, rcx; mov r11, rdi; lea rdi, [rbp + 1400]; mov rcx, -1; repe scasb";
+    register_pairs_compared_and_exchanged, ALL, "mov r8, rcx; and rsi, -16; mov rax, [rsi]; mov rdx, [rsi + 8]; test r8b, 1; jz 1f; not rdx; 1: mov rbx, r9; mov rcx, r10; lock cmpxchg16b [rsi]; setz r11b; adc r11, 0; mov eax, [rsi + 16]; mov edx, [rsi + 20]; test r8b, 2; jz 2f; inc eax; 2: cmpxchg8b [rsi + 16]; lahf";
+    rounding_changes_between_equal_operations, ALL, "movsd xmm4, [rbp]; movsd xmm5, [rbp + 8]; movapd xmm6, xmm4; divsd xmm6, xmm5; stmxcsr [rsp]; and dword ptr [rsp], -3; mov eax, [rsp]; or eax, 0x6000; mov [rsp + 4], eax; ldmxcsr [rsp + 4]; movapd xmm7, xmm4; divsd xmm7, xmm5; ldmxcsr [rsp]; movapd xmm8, xmm4; divsd xmm8, xmm5; stmxcsr [rsp + 8]; and dword ptr [rsp + 8], -3; add eax, eax";
+    trailing_and_leading_zeros, CF | ZF, "tzcnt rax, rbx; setc r8b; setz r9b; lzcnt edx, ecx; setc r10b; setz r11b; tzcnt bx, cx; lzcnt cx, dx; xor esi, esi; tzcnt rdi, rsi; setc r8b; lzcnt esi, esi";
+    two_carry_chains, ALL, "adcx rax, rbx; adox rdx, r8; adcx r9d, eax; adox r10d, edx; adc r11, 0; seto r11b";
     shifts_by_zero_keep_every_flag, ALL, "mov ecx, 0; shl eax, cl; shr bx, cl; sar dl, cl; shl r8, cl; rol r9d, cl; ror r10b, cl; rcl r11w, cl; rcr ah, cl";
     shifts_by_the_width_are_by_zero, ALL, "mov ecx, 32; shl eax, cl; shr ebx, cl; sar edx, cl; mov ecx, 64; shl r8, cl; sar r9, cl; shld r10d, eax, cl; shrd r11, rax, cl";
     short_shifts_beyond_the_width, SF | ZF | PF, "and ecx, 31; or ecx, 16; sar al, cl; shr bx, cl; shl dl, cl; add dl, 0; shl r8w, cl; sar bh, cl; or bh, bh";

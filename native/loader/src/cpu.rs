@@ -15,6 +15,7 @@ use crate::{guest, syscall, trace};
 use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
 use vkernel_semantics::decode::Cache;
+use vkernel_semantics::host_ops;
 use vkernel_semantics::interp::{Exit, Interp, Text, div128};
 use vkernel_semantics::x87_values;
 use wasmtime::{
@@ -210,12 +211,6 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
             })
         })
         .into(),
-        Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32, kind: i32| {
-            c.data().state().rip = u64::from(pc as u32);
-            from_code(&mut c, |ctx| raise(ctx.data_mut(), Exit::Trap(trap_of(kind))));
-            c.data().state().rip as i32
-        })
-        .into(),
         Func::wrap(&mut *store, |c: Caller<'_, Thread>, _pc: i32, signed: i32, divisor: i64| {
             let g = &mut c.data().state().gpr;
             match div128(signed != 0, g[RDX], g[RAX], divisor as u64) {
@@ -232,6 +227,10 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
             x87_values::run(c.data().state(), form as u32, operand as u64) as i64
         })
         .into(),
+        Func::wrap(&mut *store, |c: Caller<'_, Thread>, form: i32, a: i64, b: i64| {
+            host_ops::import(c.data().state(), guest::base(), form as u32, a as u64, b as u64) as i64
+        })
+        .into(),
     ];
     store.data_mut().table = Some(table);
     store.data_mut().imports = imports;
@@ -241,19 +240,6 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
 /// Translated code goes on only where it expects to.
 fn back_at(pc: i32, expected: i32) -> wasmtime::Result<i32> {
     if pc == expected { Ok(pc) } else { Err(Leave::Elsewhere.into()) }
-}
-
-fn trap_of(kind: i32) -> Trap {
-    match kind {
-        0 => Trap::Divide,
-        1 => Trap::Debug,
-        3 => Trap::Breakpoint,
-        13 => Trap::Protection,
-        14 => Trap::Page,
-        16 => Trap::X87,
-        19 => Trap::Simd,
-        _ => Trap::Invalid,
-    }
 }
 
 /// Instantiates what has been mapped since the last look, and drops stale decoded instructions.

@@ -39,7 +39,7 @@ pub fn build(c: &Contents) -> Result<u64, Errno> {
     strings.extend_from_slice(&random);
     let base = (STACK_TOP - 16 - strings.len() as u64) & !63;
     let creds = process::creds().clone();
-    let hwcap = u64::from(vkernel_semantics::host::cpuid(1, 0)[3]);
+    let hwcap = u64::from(vkernel_semantics::host_ops::cpuid(1, 0)[3]);
     let at = |off: usize| base + off as u64;
     let auxv: [(u64, u64); 18] = [
         (libc::AT_HWCAP, hwcap),

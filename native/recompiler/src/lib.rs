@@ -11,6 +11,7 @@ pub mod function;
 mod hub;
 mod lift;
 mod lift_fp;
+mod lift_host;
 mod lift_state;
 mod lift_string;
 mod lift_vector;

@@ -10,6 +10,7 @@ use iced_x86::Instruction;
 use vkernel_abi::state::{self, DF, RAX, RDX};
 use vkernel_abi::wasm::{MAX_MEMARG_OFFSET, MEM_REGION, MEM_STATE};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rel, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
+use vkernel_semantics::host_ops::Vector;
 use vkernel_semantics::x87_values;
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
 
@@ -33,8 +34,9 @@ pub enum V {
 pub const SYSCALL: u32 = 0;
 pub const POLL: u32 = 1;
 pub const STEP: u32 = 2;
-pub const DIV: u32 = 4;
-pub const X87: u32 = 5;
+pub const DIV: u32 = 3;
+pub const X87: u32 = 4;
+pub const HOST: u32 = 5;
 pub const IMPORTS: u32 = 6;
 
 pub fn state_arg(offset: u32, align: u32) -> MemArg {
@@ -652,6 +654,26 @@ impl Backend for Lift<'_> {
         self.repeat_upwards(copy, w);
         Ok(())
     }
+    fn cmpxchg16b(&mut self, addr: V) -> Result<V, ()> {
+        self.compare_exchange_pair(addr)
+    }
+    fn repeat_compare(&mut self, scan: bool, w: W, until_equal: bool) -> Result<(), ()> {
+        self.compare_upwards(scan, w, until_equal);
+        Ok(())
+    }
+    fn mxcsr(&mut self) -> V {
+        self.read_mxcsr()
+    }
+    fn set_mxcsr(&mut self, v: V) -> Result<(), ()> {
+        self.write_mxcsr(v);
+        Ok(())
+    }
+    fn cpuid(&mut self) {
+        self.query();
+    }
+    fn host(&mut self, form: u32, a: V, b: V) -> V {
+        self.by_host(form, a, b)
+    }
     fn fence(&mut self) {
         self.sink().atomic_fence(wasm_encoder::Ordering::SeqCst);
     }
@@ -681,6 +703,9 @@ impl Backend for Lift<'_> {
     }
     fn vec_shift(&mut self, op: VecShift, a: u32, count: V) -> u32 {
         self.vector_shift(op, a, count)
+    }
+    fn host_vector(&mut self, op: Vector, imm: u8, a: u32, b: u32, c: V) -> u32 {
+        self.vector_by_host(op.form(imm), [a, b], c)
     }
     fn shuffle(&mut self, a: u32, b: u32, sel: [u8; 16]) -> u32 {
         self.sink().local_get(a).local_get(b).i8x16_shuffle(sel);

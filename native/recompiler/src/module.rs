@@ -102,9 +102,9 @@ fn assemble(count: u32, hints: &BranchHints, code: &CodeSection) -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([I64, I64, I64, I64], [I32, I64, I64, I64]);
     types.ty().function([I32], [I32]);
-    types.ty().function([I32, I32], [I32]);
     types.ty().function([I32, I32, I64], [I32]);
     types.ty().function([I32, I64], [I64]);
+    types.ty().function([I32, I64, I64], [I64]);
     let mut imports = ImportSection::new();
     let table = TableType {
         element_type: RefType::FUNCREF,
@@ -115,7 +115,7 @@ fn assemble(count: u32, hints: &BranchHints, code: &CodeSection) -> Vec<u8> {
     };
     imports.import("k", "table", EntityType::Table(table));
     imports.import("k", "slot_base", EntityType::Global(GlobalType { val_type: I32, mutable: false, shared: false }));
-    for (name, ty) in [("syscall", 1), ("poll", 1), ("step", 1), ("trap", 2), ("div", 3), ("x87", 4)] {
+    for (name, ty) in [("syscall", 1), ("poll", 1), ("step", 1), ("div", 2), ("x87", 3), ("host", 4)] {
         imports.import("k", name, EntityType::Function(ty));
     }
     let mut functions = FunctionSection::new();

@@ -2,8 +2,9 @@
 //! semantics on a backend that only takes notes (liveness.rs has the data flow that follows).
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
-use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
+use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RBX, RCX, RDI, RDX, RSI, RSP, SF, ZF};
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
+use vkernel_semantics::host_ops::Vector;
 use vkernel_semantics::operand::{address, is_memory};
 use vkernel_semantics::x87_values;
 
@@ -37,6 +38,7 @@ pub struct Usage {
 struct Notes {
     reads: Set,
     writes: Set,
+    may_write: Set,
     lazy: Option<Lazy<()>>,
 }
 
@@ -48,7 +50,7 @@ impl Notes {
 
 /// Notes on one instruction.
 pub fn of(i: &Instruction) -> Usage {
-    let mut n = Notes { reads: 0, writes: 0, lazy: None };
+    let mut n = Notes { reads: 0, writes: 0, may_write: 0, lazy: None };
     let flow = vkernel_semantics::exec::exec(&mut n, i);
     if matches!(flow, Ok(Flow::Step | Flow::Unknown | Flow::Trap(_))) {
         return stepped(i);
@@ -61,7 +63,7 @@ pub fn of(i: &Instruction) -> Usage {
     }
     // A flag that is only carried over (a shift by 0, CF of INC) is neither read nor written for good.
     let carried = n.reads & n.writes & ALL_FLAGS & !flags(i.rflags_read());
-    Usage { reads: n.reads & !carried, writes: n.writes & !carried, may_write: carried, step: false }
+    Usage { reads: n.reads & !carried, writes: n.writes & !carried, may_write: n.may_write | carried, step: false }
 }
 
 /// The flags that the decoder's `bits` name.
@@ -210,6 +212,29 @@ impl Backend for Notes {
         self.writes |= changed;
         Ok(())
     }
+    fn cmpxchg16b(&mut self, _: ()) -> Result<(), ()> {
+        let pair = gpr(RAX) | gpr(RDX);
+        self.read(pair | gpr(RBX) | gpr(RCX));
+        self.writes |= pair;
+        Ok(())
+    }
+    fn repeat_compare(&mut self, scan: bool, _: W, _: bool) -> Result<(), ()> {
+        let changed = gpr(RCX) | gpr(RDI) | if scan { 0 } else { gpr(RSI) };
+        self.read(changed | if scan { gpr(RAX) } else { 0 });
+        self.writes |= changed;
+        // Zero times changes no flag.
+        self.may_write |= ALL_FLAGS;
+        Ok(())
+    }
+    fn mxcsr(&mut self) {}
+    fn set_mxcsr(&mut self, _: ()) -> Result<(), ()> {
+        Ok(())
+    }
+    fn cpuid(&mut self) {
+        self.read(gpr(RAX) | gpr(RCX));
+        self.writes |= gpr(RAX) | gpr(RBX) | gpr(RCX) | gpr(RDX);
+    }
+    fn host(&mut self, _: u32, _: (), _: ()) {}
     fn xmm(&mut self, r: usize) {
         self.read(xmm(r));
     }
@@ -222,6 +247,7 @@ impl Backend for Notes {
     fn round(&mut self, _: Rounding, _: W, _: ()) {}
     fn vec2(&mut self, _: Vec2, _: (), _: ()) {}
     fn vec_shift(&mut self, _: VecShift, _: (), _: ()) {}
+    fn host_vector(&mut self, _: Vector, _: u8, _: (), _: (), _: ()) {}
     fn shuffle(&mut self, _: (), _: (), _: [u8; 16]) {}
     fn extract(&mut self, _: W, _: (), _: u8) {}
     fn replace(&mut self, _: W, _: (), _: u8, _: ()) {}

@@ -10,6 +10,7 @@
 //! - Memory and division can fault: `Result<_, Self::Fault>`. Semantics read memory before they
 //!   write registers, so an instruction that faults has changed nothing.
 
+use crate::host_ops::Vector;
 use vkernel_abi::wasm::Trap;
 
 /// Operand width.
@@ -264,8 +265,7 @@ pub enum Flow<V> {
     /// SYSCALL: rcx and r11 are already set as the CPU does.
     Syscall,
     Trap(Trap),
-    /// Only the interpreter executes this instruction (x87, CPUID, REP forms, …): the lifter emits
-    /// a `step`. The interpreter never returns it.
+    /// The lifter emits a `step`; the interpreter never returns it.
     Step,
     /// No semantics: SIGILL for the guest, counted by mnemonic.
     Unknown,
@@ -276,14 +276,12 @@ pub trait Backend {
     type X: Copy;
     type Fault;
 
-    /// True in the interpreter: `exec` may then run value-level code for instructions that the
-    /// lifter leaves to `step`.
+    /// True in the interpreter, which may loop where the lifter has a `step`.
     const INTERPRETER: bool;
 
     /// The number behind a value: always in the interpreter, for constants in the lifter.
     fn known(&self, v: Self::V) -> Option<u64>;
-    /// Executes an instruction that has no definition in terms of this trait; the lifter answers
-    /// `Flow::Step`.
+    /// Executes what has no definition in terms of this trait; the lifter answers `Flow::Step`.
     fn host_only(&mut self, i: &iced_x86::Instruction) -> Result<Flow<Self::V>, Self::Fault>;
 
     // Integers
@@ -331,9 +329,21 @@ pub trait Backend {
     fn rmw(&mut self, op: Rmw, w: W, addr: Self::V, v: Self::V) -> Result<Self::V, Self::Fault>;
     /// LOCK CMPXCHG: stores `new` if memory equals `expected`; returns the old value.
     fn cmpxchg(&mut self, w: W, addr: Self::V, expected: Self::V, new: Self::V) -> Result<Self::V, Self::Fault>;
+    /// CMPXCHG16B but for ZF, which is the result.
+    fn cmpxchg16b(&mut self, addr: Self::V) -> Result<Self::V, Self::Fault>;
     fn fence(&mut self);
     /// REP MOVS (`copy`) or REP STOS with 64-bit addresses and no segment. The lifter only.
     fn repeat(&mut self, copy: bool, w: W) -> Result<(), Self::Fault>;
+    /// REP SCAS (`scan`) or REP CMPS, the same, flags included; until elements are equal, or not.
+    fn repeat_compare(&mut self, scan: bool, w: W, until_equal: bool) -> Result<(), Self::Fault>;
+    /// MXCSR, with what the instructions so far have raised.
+    fn mxcsr(&mut self) -> Self::V;
+    /// #GP when a reserved bit is set.
+    fn set_mxcsr(&mut self, v: Self::V) -> Result<(), Self::Fault>;
+    /// CPUID: rax, rbx, rcx, rdx by eax and ecx.
+    fn cpuid(&mut self);
+    /// One of `host_ops::form` that works on its operands only.
+    fn host(&mut self, form: u32, a: Self::V, b: Self::V) -> Self::V;
 
     // Vectors
     fn xmm(&mut self, r: usize) -> Self::X;
@@ -345,6 +355,7 @@ pub trait Backend {
     fn blend(&mut self, w: W, mask: Self::X, a: Self::X, b: Self::X) -> Self::X;
     /// Shift lanes by a count (64-bit value, not reduced).
     fn vec_shift(&mut self, op: VecShift, a: Self::X, count: Self::V) -> Self::X;
+    fn host_vector(&mut self, op: Vector, imm: u8, a: Self::X, b: Self::X, c: Self::V) -> Self::X;
     /// Result byte i is byte `sel[i]` of a (0–15) or of b (16–31).
     fn shuffle(&mut self, a: Self::X, b: Self::X, sel: [u8; 16]) -> Self::X;
     fn extract(&mut self, w: W, a: Self::X, lane: u8) -> Self::V;
@@ -375,8 +386,7 @@ pub trait Backend {
         }
     }
     fn cvt(&mut self, op: Cvt, a: Self::V) -> Self::V;
-    /// `cvt` of the first lanes of `a`, as many as fit a vector on both sides; lanes of the result that
-    /// have no source are zero.
+    /// `cvt` of as many first lanes of `a` as fit a vector on both sides; lanes without a source are zero.
     fn cvt_lanes(&mut self, op: Cvt, a: Self::X) -> Self::X {
         let (from, to) = op.widths();
         let mut r = self.vconst(0);

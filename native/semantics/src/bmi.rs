@@ -1,7 +1,8 @@
-//! POPCNT, MOVBE, LZCNT, TZCNT, BMI1 and BMI2.
+//! POPCNT, MOVBE, LZCNT, TZCNT, BMI1, BMI2 and ADX.
 
 use crate::backend::{Backend, Bin, Flow, Lazy, Un, W};
 use crate::exec::Done;
+use crate::flags::{get_flag, set_flag};
 use crate::operand::{op_width, read, write, write_reg};
 use iced_x86::{Instruction, Mnemonic as M};
 use vkernel_abi::state::{AF, CF, OF, PF, RDX, SF, ZF};
@@ -154,6 +155,23 @@ pub fn shift<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     };
     let r = b.bin(op, w, v, n);
     write_reg(b, i.op0_register(), r);
+    Ok(Flow::Next)
+}
+
+/// ADCX, ADOX: an addition with carry in CF, in OF, whose other flags stay.
+pub fn add_carry<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
+    let w = op_width(i, 0);
+    let y = read(b, i, 1)?;
+    let x = read(b, i, 0)?;
+    let flag = if i.mnemonic() == M::Adcx { CF } else { OF };
+    let carry = get_flag(b, flag);
+    let half = b.bin(Bin::Add, w, x, y);
+    let r = b.bin(Bin::Add, w, half, carry);
+    let first = b.bin(Bin::LtU, w, half, x);
+    let second = b.bin(Bin::LtU, w, r, half);
+    let out = b.bin(Bin::Or, W::B4, first, second);
+    write_reg(b, i.op0_register(), r);
+    set_flag(b, flag, out);
     Ok(Flow::Next)
 }
 

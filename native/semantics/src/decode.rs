@@ -3,8 +3,8 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use std::mem::MaybeUninit;
 
-/// `rep bsf` and `rep bsr` are BSF and BSR: a baseline CPU has no TZCNT and LZCNT.
-pub const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+/// `rep bsf` and `rep bsr` are TZCNT and LZCNT, as on every CPU of this decade.
+pub const OPTIONS: u32 = DecoderOptions::NONE;
 
 /// Longest x86 instruction in bytes (SDM vol. 2, 2.3.11).
 pub const MAX_LEN: usize = 15;

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Flow};
 use crate::flags::cond;
 use crate::operand::{read, write_reg};
-use crate::{bits, bmi, int, muldiv, shift, sse, sse_fp, sse3, sse4, stack, string};
+use crate::{bits, bmi, crypto, int, muldiv, shift, sse, sse_fp, sse3, sse4, sse42, stack, string, system};
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use vkernel_abi::wasm::Trap;
 
@@ -104,24 +104,13 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Int1 => Ok(Flow::Trap(Trap::Debug)),
         M::Hlt | M::In | M::Out | M::Cli | M::Sti | M::Int | M::Iretq | M::Iret => Ok(Flow::Trap(Trap::Protection)),
         M::Xlatb => int::xlat(b),
-        M::Cpuid
-        | M::Rdtsc
-        | M::Cmpxchg8b
-        | M::Cmpxchg16b
-        | M::Fxsave
-        | M::Fxsave64
-        | M::Fxrstor
-        | M::Fxrstor64
-        | M::Ldmxcsr
-        | M::Stmxcsr
-        | M::Rcpps
-        | M::Rcpss
-        | M::Rsqrtps
-        | M::Rsqrtss
-        | M::Maskmovdqu => b.host_only(i),
+        M::Cpuid | M::Rdtsc | M::Cmpxchg8b | M::Cmpxchg16b | M::Ldmxcsr | M::Stmxcsr => system::exec(b, i),
+        M::Crc32 => sse42::crc32(b, i),
+        M::Adcx | M::Adox => bmi::add_carry(b, i),
+        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 | M::Maskmovdqu => b.host_only(i),
         _ if is_x87(i) || crate::mmx::is_mmx(i) => b.host_only(i),
         _ => {
-            for group in [sse::exec, sse_fp::exec, sse3::exec, sse4::exec] {
+            for group in [sse::exec, sse_fp::exec, sse3::exec, sse4::exec, sse42::exec, crypto::exec] {
                 if let Some(flow) = group(b, i)? {
                     return Ok(flow);
                 }

@@ -95,16 +95,6 @@ pub fn scalar(op: Fp, w: W, m: &mut u32, a: u64, b: u64) -> u64 {
     (r as u64) & w.mask()
 }
 
-/// RCPPS, RCPSS, RSQRTPS, RSQRTSS: the host's approximations.
-pub fn approximate(square_root: bool, scalar: bool, m: &mut u32, a: u128, b: u128) -> u128 {
-    match (square_root, scalar) {
-        (false, false) => xmm_op!("rcpps", m, a, b),
-        (false, true) => xmm_op!("rcpss", m, a, b),
-        (true, false) => xmm_op!("rsqrtps", m, a, b),
-        (true, true) => xmm_op!("rsqrtss", m, a, b),
-    }
-}
-
 /// ROUND* of `a`: one `roundXX` for each immediate.
 pub fn round(how: Rounding, w: W, packed: bool, m: &mut u32, a: u128) -> u128 {
     macro_rules! directions {

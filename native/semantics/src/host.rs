@@ -1,38 +1,20 @@
-//! Instructions that only the interpreter runs: CPUID and the other queries, FXSAVE and MXCSR,
-//! 16-byte compare-exchange, approximations, ENTER, and the x87 set.
+//! Instructions that only the interpreter runs: FXSAVE, MASKMOVDQU, ENTER, MMX, and of the x87 set what
+//! x87_values.rs leaves.
 
 use crate::backend::{Backend, Flow, W};
-use crate::flags::set_flag;
+use crate::host_ops::MXCSR_MASK;
 use crate::interp::{Interp, Text};
 use crate::operand::{address, is_memory, string_address};
-use crate::sse::{read_low, read_x, xmm_index};
-use crate::{fp, memory, mmx, x87};
+use crate::sse::xmm_index;
+use crate::{mmx, x87};
 use iced_x86::{Instruction, MemorySize, Mnemonic as M, OpKind, Register};
-use vkernel_abi::generated::cpu;
-use vkernel_abi::state::{RAX, RBP, RBX, RCX, RDX, RSP, ZF};
+use vkernel_abi::state::{RBP, RSP};
 use vkernel_abi::wasm::Trap;
 
 type Done = Result<Flow<u64>, Trap>;
 
-/// Bits of MXCSR that exist (MXCSR_MASK with DAZ).
-const MXCSR_MASK: u32 = 0xffff;
-
 pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
     match i.mnemonic() {
-        M::Cpuid => {
-            let [a, x, c, d] = cpuid(b.state.gpr[RAX] as u32, b.state.gpr[RCX] as u32);
-            for (r, v) in [(RAX, a), (RBX, x), (RCX, c), (RDX, d)] {
-                b.state.gpr[r] = u64::from(v);
-            }
-        }
-        M::Rdtsc => {
-            // SAFETY: RDTSC is available to user code on Linux.
-            let v = unsafe { std::arch::x86_64::_rdtsc() };
-            b.state.gpr[RAX] = v & 0xffff_ffff;
-            b.state.gpr[RDX] = v >> 32;
-        }
-        M::Cmpxchg8b => return cmpxchg8b(b, i),
-        M::Cmpxchg16b => return cmpxchg16b(b, i),
         M::Fxsave | M::Fxsave64 => {
             let a = aligned(b, i)?;
             let image = fxsave(b.state);
@@ -45,26 +27,6 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
             if !fxrstor(b.state, &image) {
                 return Err(Trap::Protection);
             }
-        }
-        M::Stmxcsr => {
-            let a = address(b, i);
-            b.store(W::B4, a, u64::from(b.state.mxcsr))?;
-        }
-        M::Ldmxcsr => {
-            let a = address(b, i);
-            let v = b.load(W::B4, a)? as u32;
-            if v & !MXCSR_MASK != 0 {
-                return Err(Trap::Protection);
-            }
-            b.state.mxcsr = v;
-        }
-        M::Rcpps | M::Rsqrtps | M::Rcpss | M::Rsqrtss => {
-            let scalar = matches!(i.mnemonic(), M::Rcpss | M::Rsqrtss);
-            let root = matches!(i.mnemonic(), M::Rsqrtps | M::Rsqrtss);
-            let y = if scalar { u128::from(read_low(b, i, 1, W::B4)?) } else { read_x(b, i, 1)? };
-            let d = xmm_index(i.op0_register());
-            let x = b.state.xmm[d];
-            b.state.xmm[d] = fp::approximate(root, scalar, &mut b.state.mxcsr, x, y);
         }
         M::Maskmovdqu => {
             let (v, mask) = (b.xmm(xmm_index(i.op1_register())), b.xmm(xmm_index(i.op2_register())));
@@ -80,35 +42,6 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
         _ => return x87(b, i),
     }
     Ok(Flow::Next)
-}
-
-/// What the guest's CPU says it is (src/abi/cpu.ts), with 32K/1M/8M caches through leaf 4, which glibc sizes
-/// its copy loops by.
-pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
-    let text = |s: &[u8]| u32::from_le_bytes([s[0], s[1], s[2], s[3]]);
-    let cache =
-        |level: u32, kind: u32, ways: u32, sets: u32| [kind | level << 5 | 1 << 8, 63 | (ways - 1) << 22, sets - 1, 0];
-    match (leaf, sub) {
-        (0, _) => [cpu::LEVEL, text(&cpu::VENDOR[..4]), text(&cpu::VENDOR[8..]), text(&cpu::VENDOR[4..8])],
-        // CLFLUSH line 8×8 bytes.
-        (1, _) => [cpu::SIGNATURE, 8 << 8, cpu::LEAF1_ECX, cpu::LEAF1_EDX],
-        (2, _) => [0xff01, 0, 0, 0],
-        (4, 0) => cache(1, 1, 8, 64),
-        (4, 1) => cache(1, 2, 8, 64),
-        (4, 2) => cache(2, 3, 16, 1024),
-        (4, 3) => cache(3, 3, 16, 8192),
-        (7, 0) => [0, cpu::LEAF7_EBX, 0, 0],
-        (0x8000_0000, _) => [0x8000_0008, 0, 0, 0],
-        (0x8000_0001, _) => [0, 0, cpu::EXTENDED_ECX, cpu::EXTENDED_EDX],
-        (0x8000_0002..=0x8000_0004, _) => {
-            let mut name = [0; 48];
-            name[..cpu::NAME.len()].copy_from_slice(cpu::NAME.as_bytes());
-            let at = (leaf - 0x8000_0002) as usize * 16;
-            [0, 4, 8, 12].map(|n| text(&name[at + n..]))
-        }
-        (0x8000_0008, _) => [40 | 48 << 8, 0, 0, 0],
-        _ => [0; 4],
-    }
 }
 
 fn aligned<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Result<u64, Trap> {
@@ -142,35 +75,6 @@ pub fn fxrstor(state: &mut vkernel_abi::state::CpuState, image: &[u8; 512]) -> b
         *x = u128::from_le_bytes(image[160 + n * 16..][..16].try_into().expect("16 bytes"));
     }
     true
-}
-
-fn cmpxchg8b<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
-    let a = address(b, i);
-    let g = b.state.gpr;
-    let pair = |hi: u64, lo: u64| (hi << 32) | (lo & 0xffff_ffff);
-    let (expected, new) = (pair(g[RDX], g[RAX]), pair(g[RCX], g[RBX]));
-    let old = b.cmpxchg(W::B8, a, expected, new)?;
-    if old != expected {
-        b.state.gpr[RAX] = old & 0xffff_ffff;
-        b.state.gpr[RDX] = old >> 32;
-    }
-    set_flag(b, ZF, u64::from(old == expected));
-    Ok(Flow::Next)
-}
-
-fn cmpxchg16b<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
-    let a = aligned(b, i)?;
-    let g = b.state.gpr;
-    let mut pair = [g[RAX], g[RDX], g[RBX], g[RCX]];
-    // SAFETY: covered by the fix-up table.
-    let r = unsafe { memory::vk_cas128(b.at(a), &mut pair) };
-    let exchanged = b.access(a, r)?;
-    if exchanged == 0 {
-        b.state.gpr[RAX] = pair[0];
-        b.state.gpr[RDX] = pair[1];
-    }
-    set_flag(b, ZF, exchanged);
-    Ok(Flow::Next)
 }
 
 /// ENTER (SDM vol. 2), 64-bit operand size.

@@ -7,10 +7,11 @@
 use crate::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use crate::decode::{self, Cache, MAX_LEN};
 use crate::flags::flush_flags;
+use crate::host_ops::{self, MXCSR_MASK, Vector};
 use crate::memory::{self, Access};
 use crate::{fp, host, vector};
 use iced_x86::Instruction;
-use vkernel_abi::state::{CpuState, RAX, RDX};
+use vkernel_abi::state::{CpuState, RAX, RCX, RDX};
 use vkernel_abi::wasm::Trap;
 
 /// Answers where guest code may be executed from.
@@ -379,8 +380,35 @@ impl<T: Text> Backend for Interp<'_, T> {
         };
         self.access(addr, a).map(|v| v & w.mask())
     }
+    fn cmpxchg16b(&mut self, addr: u64) -> Result<u64, Trap> {
+        if addr & 15 != 0 {
+            return Err(Trap::Protection);
+        }
+        let r = host_ops::cmpxchg16b(self.state, self.at(addr));
+        self.access(addr, r)
+    }
     fn repeat(&mut self, _: bool, _: W) -> Result<(), Trap> {
         unreachable!("the interpreter repeats single iterations")
+    }
+    fn repeat_compare(&mut self, _: bool, _: W, _: bool) -> Result<(), Trap> {
+        unreachable!("the interpreter repeats single iterations")
+    }
+    fn mxcsr(&mut self) -> u64 {
+        u64::from(self.state.mxcsr)
+    }
+    fn set_mxcsr(&mut self, v: u64) -> Result<(), Trap> {
+        if v & !u64::from(MXCSR_MASK) != 0 {
+            return Err(Trap::Protection);
+        }
+        self.state.mxcsr = v as u32;
+        Ok(())
+    }
+    fn cpuid(&mut self) {
+        let (leaf, sub) = (self.state.gpr[RAX] as u32, self.state.gpr[RCX] as u32);
+        host_ops::set_cpuid(self.state, leaf, sub);
+    }
+    fn host(&mut self, form: u32, a: u64, b: u64) -> u64 {
+        host_ops::import(self.state, self.region, form, a, b)
     }
     fn fence(&mut self) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -413,6 +441,11 @@ impl<T: Text> Backend for Interp<'_, T> {
     }
     fn vec_shift(&mut self, op: VecShift, a: u128, count: u64) -> u128 {
         vector::shift(op, a, count)
+    }
+    fn host_vector(&mut self, op: Vector, imm: u8, a: u128, b: u128, c: u64) -> u128 {
+        let mut v = [a, b];
+        host_ops::vector(op, imm, &mut v, c);
+        v[0]
     }
     fn shuffle(&mut self, a: u128, b: u128, sel: [u8; 16]) -> u128 {
         vector::shuffle(a, b, sel)

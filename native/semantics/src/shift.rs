@@ -141,51 +141,53 @@ fn rotated<B: Backend>(b: &mut B, i: &Instruction, (c, r, cf, of): (B::V, B::V, 
     Ok(Flow::Next)
 }
 
-/// RCL, RCR: a rotate of w+1 bits, the carry being the top one.
+/// RCL, RCR: a rotate of w+1 bits, the carry being the top one. OF is defined for a count of 1.
 pub fn rotate_carry<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
-    if !B::INTERPRETER {
-        let by_one = i.op_count() < 2 || matches!(i.try_immediate(1), Ok(1));
-        if !by_one {
-            return Ok(Flow::Step);
-        }
-    }
     let w = op_width(i, 0);
     let left = i.mnemonic() == Mnemonic::Rcl;
     let c = count(b, i, 1, w)?;
-    let mut x = read(b, i, 0)?;
-    let steps = match b.known(c) {
-        // A count of w+1 turns 8- and 16-bit operands once around.
-        Some(n) if w.bits() < 32 => n % u64::from(w.bits() + 1),
-        Some(n) => n,
-        None => return Ok(Flow::Step),
+    let x = read(b, i, 0)?;
+    let carry = get_flag(b, CF);
+    let n = b.c(u64::from(w.bits()));
+    let (r, cf) = if w == W::B8 {
+        rotate_64_carry(b, left, x, carry, c)
+    } else {
+        // The carry above the operand, all of it in 64 bits.
+        let turn = b.c(u64::from(w.bits() + 1));
+        let steps = if w == W::B4 { c } else { b.bin(Bin::RemU, W::B4, c, turn) };
+        let back = b.bin(Bin::Sub, W::B8, turn, steps);
+        let top = b.bin(Bin::Shl, W::B8, carry, n);
+        let v = b.bin(Bin::Or, W::B8, top, x);
+        let (up, down) = if left { (steps, back) } else { (back, steps) };
+        let high = b.bin(Bin::Shl, W::B8, v, up);
+        let low = b.bin(Bin::ShrU, W::B8, v, down);
+        let v = b.bin(Bin::Or, W::B8, high, low);
+        let r = b.trunc(w, v);
+        (r, bit(b, v, n))
     };
+    let msb = top(b, w, if left { r } else { x });
+    let of = b.bin(Bin::Ne, W::B4, msb, if left { cf } else { carry });
+    rotated(b, i, (c, r, cf, of))
+}
+
+/// The result and CF of 65 bits rotated by `c`; for a `c` of zero only the result means something.
+fn rotate_64_carry<B: Backend>(b: &mut B, left: bool, x: B::V, carry: B::V, c: B::V) -> (B::V, B::V) {
     let one = b.c(1);
-    let last = b.c(u64::from(w.bits() - 1));
-    let mut carry = get_flag(b, CF);
-    let mut of = get_flag(b, OF);
-    for n in 0..steps {
-        if left {
-            let out = bit(b, x, last);
-            let y = b.bin(Bin::Shl, w, x, one);
-            x = b.bin(Bin::Or, w, y, carry);
-            carry = out;
-        } else {
-            if n == 0 {
-                let t = top(b, w, x);
-                of = b.bin(Bin::Ne, W::B4, t, carry);
-            }
-            let out = b.bin(Bin::And, W::B8, x, one);
-            let y = b.bin(Bin::ShrU, W::B8, x, one);
-            let z = b.bin(Bin::Shl, W::B8, carry, last);
-            x = b.bin(Bin::Or, W::B8, y, z);
-            carry = out;
-        }
-    }
-    if left && steps != 0 {
-        let t = top(b, w, x);
-        of = b.bin(Bin::Ne, W::B4, t, carry);
-    }
-    rotated(b, i, (c, x, carry, of))
+    let sixty_four = b.c(64);
+    let before = b.bin(Bin::Sub, W::B8, c, one);
+    let back = b.bin(Bin::Sub, W::B8, sixty_four, c);
+    let (near, far) = if left { (Bin::Shl, Bin::ShrU) } else { (Bin::ShrU, Bin::Shl) };
+    let moved = b.bin(near, W::B8, x, c);
+    // What comes in at the other end is one place further than a rotation of 64 bits has it.
+    let around = b.bin(far, W::B8, x, one);
+    let around = b.bin(far, W::B8, around, back);
+    let place = if left { before } else { back };
+    let carried = b.bin(Bin::Shl, W::B8, carry, place);
+    let r = b.bin(Bin::Or, W::B8, moved, around);
+    let r = b.bin(Bin::Or, W::B8, r, carried);
+    let r = b.select(c, r, x);
+    let out = bit(b, x, if left { back } else { before });
+    (r, out)
 }
 
 /// SHLD, SHRD. A 16-bit count above 16 is undefined.

@@ -25,6 +25,15 @@ pub fn read_x<B: Backend>(b: &mut B, i: &Instruction, n: u32) -> Result<B::X, B:
     Ok(b.xmm(xmm_index(i.op_register(n))))
 }
 
+/// Operand `n` as 128 bits, wherever it is in memory.
+pub fn read_unaligned<B: Backend>(b: &mut B, i: &Instruction, n: u32) -> Result<B::X, B::Fault> {
+    if is_memory(i, n) {
+        let a = address(b, i);
+        return b.load128(a, false);
+    }
+    Ok(b.xmm(xmm_index(i.op_register(n))))
+}
+
 /// The low `w` bits of operand `n`: an XMM register's lane 0, a general register, or memory.
 pub fn read_low<B: Backend>(b: &mut B, i: &Instruction, n: u32, w: W) -> Result<B::V, B::Fault> {
     if is_memory(i, n) {

@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Cvt, Flow, Fp, Lazy, Vec2, W};
 use crate::flags::flush_flags;
+use crate::host_ops::Vector;
 use crate::operand::{address, is_memory, op_width, read_reg, write_reg};
 use crate::sse::{Maybe, read_float, read_x, xmm_index};
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -102,8 +103,29 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Maybe<B> {
             b.set_xmm(d, r);
             Ok(Some(Flow::Next))
         }
+        M::Rcpps | M::Rcpss => approximate(b, i, Vector::Reciprocal),
+        M::Rsqrtps | M::Rsqrtss => approximate(b, i, Vector::ReciprocalRoot),
         _ => convert(b, i),
     }
+}
+
+/// RCP*, RSQRT*: the host's approximations, which raise no flag and ask nothing of MXCSR.
+fn approximate<B: Backend>(b: &mut B, i: &Instruction, op: Vector) -> Maybe<B> {
+    let d = xmm_index(i.op0_register());
+    let none = b.c(0);
+    if matches!(i.mnemonic(), Mnemonic::Rcpps | Mnemonic::Rsqrtps) {
+        let y = read_x(b, i, 1)?;
+        let r = b.host_vector(op, 0, y, y, none);
+        b.set_xmm(d, r);
+        return Ok(Some(Flow::Next));
+    }
+    let v = read_float(b, i, 1, W::B4)?;
+    let zero = b.vconst(0);
+    let y = b.replace(W::B4, zero, 0, v);
+    let r = b.host_vector(op, 0, y, y, none);
+    let v = b.extract(W::B4, r, 0);
+    set_lane0(b, i, W::B4, v);
+    Ok(Some(Flow::Next))
 }
 
 /// UCOMIS*, COMIS*: ZF PF CF say unordered 111, greater 000, less 001, equal 100; OF SF AF are 0.

@@ -1,6 +1,6 @@
-//! String instructions. The lifter has the plain forms and REP MOVS and STOS, and leaves the other REP
-//! forms to the interpreter, which runs the whole repetition as one step; there every iteration leaves
-//! the registers exact, so a fault in the middle is restartable (SDM vol. 2, REP).
+//! String instructions. The lifter has loops of its own for the REP forms (all but LODS), and leaves those
+//! with a segment or 32-bit addresses to the interpreter, which runs the whole repetition as one step; there
+//! every iteration leaves the registers exact, so a fault in the middle is restartable (SDM vol. 2, REP).
 
 use crate::backend::{Backend, Bin, Flow, Lazy, W};
 use crate::exec::Done;
@@ -37,10 +37,13 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     }
     let short = short_address(i);
     if !B::INTERPRETER {
-        if short || !matches!(op, Op::Movs | Op::Stos) || i.has_segment_prefix() {
+        if short || op == Op::Lods || i.has_segment_prefix() {
             return Ok(Flow::Step);
         }
-        b.repeat(op == Op::Movs, w)?;
+        match op {
+            Op::Movs | Op::Stos => b.repeat(op == Op::Movs, w)?,
+            _ => b.repeat_compare(op == Op::Scas, w, i.has_repne_prefix())?,
+        }
         return Ok(Flow::Next);
     }
     loop {
