@@ -2,7 +2,7 @@
 import { closeSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT } from '../abi/errno.ts'
-import { addon, type Packet } from '../native/addon.ts'
+import { addon } from '../native/addon.ts'
 import { Network } from '../net/network.ts'
 import { parsePort } from '../net/ports.ts'
 import { Relay } from '../net/relay.ts'
@@ -10,13 +10,10 @@ import { RESOLVER, upstream } from '../net/resolver.ts'
 import type { Audit } from '../policy/audit.ts'
 import { Egress } from '../policy/egress.ts'
 import { parsePublish, type Policy } from '../policy/policy.ts'
-import type { Container, Task } from '../task/container.ts'
+import type { Container } from '../task/container.ts'
 import { VkError } from './errors.ts'
 import type { Loop } from './loop.ts'
 import type { Zygote } from './zygote.ts'
-
-/** First byte of the packet with a container's namespaces. */
-const NAMESPACES = 0x6e
 
 export class Networks {
   private readonly loop: Loop
@@ -41,23 +38,14 @@ export class Networks {
     })
   }
 
-  /**
-   * Takes the first packet of a container's first process, sent before there is anything of the guest
-   * in it: its user and network namespaces, for which a socket maker is started. False: it is not that.
-   */
-  joins(container: Container, task: Task, p: Packet, zygote: Zygote): boolean {
-    const { network } = container
-    const first = task.num === 1 && task.hostPid === 0 && p.data[0] === NAMESPACES && p.fds.length === 2
-    if (!first || network.backend === 'none' || network.isJoined) return false
+  /** The container's namespaces are there (user, network, …): starts its socket maker. */
+  joined({ network }: Container, namespaces: readonly number[], zygote: Zygote): void {
+    if (network.backend === 'none') return
     const [ours, theirs] = addon.seqpacketPair()
-    try {
-      if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a socket maker')
-      zygote.request({ type: 'sockets', id: 0 }, [...p.fds, theirs])
-      network.joined(ours)
-    } finally {
-      for (const fd of [...p.fds, ...(theirs === undefined ? [] : [theirs])]) closeSync(fd)
-    }
-    return true
+    if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a socket maker')
+    zygote.request({ type: 'sockets', id: 0 }, [...namespaces.slice(0, 2), theirs])
+    closeSync(theirs)
+    network.joined(ours)
   }
 }
 

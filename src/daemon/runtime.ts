@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { randomBytes } from 'node:crypto'
-import { addon } from '../native/addon.ts'
+import { addon, type Packet } from '../native/addon.ts'
 import type { Audit } from '../policy/audit.ts'
 import { Container, MAX_ANNOUNCED, type Task } from '../task/container.ts'
 import type { Config } from '../image/manifest.ts'
@@ -66,6 +66,8 @@ export interface Running {
   readonly zygote: Zygote
   /** What `exec` takes over: the image's configuration, with the container's own environment, directory and user. */
   readonly config: Config
+  /** Descriptors of the container's namespaces, in the order in which they are entered; empty: it has not said them yet. */
+  readonly namespaces: number[]
   /** Host pid of the container's PID 1. */
   pid: number
   job: Job | undefined
@@ -160,7 +162,7 @@ export class Runtime {
       const ring = new Ring(container, (task, what) => this.violation(container, task, what), (task) => this.connection(container, task))
       const entry: Entry = { id, name: q.name, image: q.image, startedAt: Date.now(), rm: q.rm || !q.detached, log, result: undefined, waiting: [] }
       running = {
-        entry, container, ring, watchers: new Watchers(ring), zygote, pid: 0, job: undefined, unwatch: new Set(),
+        entry, container, ring, watchers: new Watchers(ring), zygote, pid: 0, namespaces: [], job: undefined, unwatch: new Set(),
         config: { ...config, env: start.env.map(String), cwd: q.cwd || config.cwd, user: q.user || config.user },
       }
       zygote.acquire()
@@ -168,7 +170,7 @@ export class Runtime {
       this.entries.set(id, entry)
       if (q.watcher) running.watchers.add(q.watcher)
       this.watch(running, ring.doorbell, () => { drainEvent(ring.doorbell); return true })
-      running.job = this.spawn(running, start, q.tty, stdio, callbacks, undefined)
+      running.job = this.spawn(running, start, q.tty, stdio, callbacks, [])
       return running.job
     } catch (e) {
       if (running) {
@@ -193,36 +195,33 @@ export class Runtime {
 
   findRunning(which: string): Running {
     const r = this.running.get(this.find(which).id)
-    if (!r || !r.pid) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${which} is not running`)
+    if (!r?.pid || r.namespaces.length === 0) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${which} is not running`)
     return r
   }
 
   /** Starts another process in a running container. */
   exec(which: string, q: StartRequest, stdio: readonly number[], callbacks: Callbacks): Job {
     const r = this.findRunning(which)
-    return this.spawn(r, prepare(r.container, r.config, q), q.tty, stdio, callbacks, r.pid)
+    return this.spawn(r, prepare(r.container, r.config, q), q.tty, stdio, callbacks, r.namespaces)
   }
 
-  private spawn(running: Running, start: ReturnType<typeof prepare>, tty: boolean, stdio: readonly number[], callbacks: Callbacks, joinPid: number | undefined): Job {
+  private spawn(running: Running, start: ReturnType<typeof prepare>, tty: boolean, stdio: readonly number[], callbacks: Callbacks, join: readonly number[]): Job {
     const { container, ring, zygote } = running
     const { uid, gid, groups } = start.identity
     const [ours, theirs] = addon.seqpacketPair()
     if (ours === undefined || theirs === undefined) throw new VkError('VK_ERR_SPAWN', 'no descriptors for a process')
-    const pidfd = joinPid === undefined ? -1 : addon.pidfdOpen(joinPid)
-    const job: Job = { id: this.nextJob++, running, main: joinPid === undefined, pidfd: -1, doomed: false, ...callbacks }
+    const job: Job = { id: this.nextJob++, running, main: join.length === 0, pidfd: -1, doomed: false, ...callbacks }
     const task = container.addTask(ours, start.creds, start.cwd)
     try {
-      if (joinPid !== undefined && pidfd < 0) throw new VkError('VK_ERR_NO_CONTAINER', `the container ${container.id} has just ended`)
       zygote.request({
-        type: joinPid === undefined ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id, cwdNid: container.vfs.overridden.nid(start.cwd.inode),
+        type: join.length === 0 ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id, cwdNid: container.vfs.overridden.nid(start.cwd.inode),
         uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num, network: container.network.backend,
         terminal: tty ? container.terminalNode(stdio[0]!) : 0,
-      }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...(pidfd >= 0 ? [pidfd] : [])])
+      }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...join])
       this.jobs.set(job.id, job)
       return job
     } finally {
       closeSync(theirs)
-      if (pidfd >= 0) closeSync(pidfd)
     }
   }
 
@@ -256,8 +255,7 @@ export class Runtime {
         for (const fd of p.fds) closeSync(fd)
         return false
       }
-      const zygote = this.running.get(container.id)?.zygote
-      if (zygote && this.networks.joins(container, task, p, zygote)) continue
+      if (this.introduces(container, task, p)) continue
       if (p.pid > 0 && task.hostPid === 0) container.introduced(task, p.pid)
       for (const fd of p.fds) {
         addon.receiveCredentials(fd)
@@ -269,6 +267,18 @@ export class Runtime {
         return false
       }
     }
+  }
+
+  /**
+   * Takes the first packet of a container's first process, sent before there is anything of the guest
+   * in it: its namespaces. False: it is not that.
+   */
+  private introduces(container: Container, task: Task, p: Packet): boolean {
+    const r = this.running.get(container.id)
+    if (!r || r.namespaces.length > 0 || task.num !== 1 || task.hostPid !== 0 || p.data[0] !== NAMESPACES || p.fds.length === 0) return false
+    r.namespaces.push(...p.fds)
+    this.networks.joined(container, r.namespaces, r.zygote)
+    return true
   }
 
   private violation(container: Container, task: Task | undefined, what: string): void {
@@ -330,6 +340,7 @@ export class Runtime {
     for (const stop of r.unwatch) stop()
     r.unwatch.clear()
     r.container.destroy()
+    for (const fd of r.namespaces.splice(0)) closeSync(fd)
     if (this.hot === r.ring) this.hot = undefined
     r.watchers.close()
     r.ring.destroy()
@@ -373,6 +384,8 @@ export class Runtime {
   }
 }
 
+/** First byte of the packet with a container's namespaces. */
+const NAMESPACES = 0x6e
 const EVENT = Buffer.alloc(8)
 
 function drainEvent(fd: number): void {

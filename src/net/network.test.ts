@@ -4,7 +4,10 @@
  */
 import test, { type ExecutionContext } from 'ava'
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { program, TestDaemon, testImage, until, type Outcome } from '../daemon/testing.ts'
+import { cpSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { program, root, TestDaemon, testImage, until, type Outcome } from '../daemon/testing.ts'
 import type { Policy } from '../policy/policy.ts'
 
 const SERVER = '198.51.100.1', OTHER = '198.51.100.2', NAMED = '203.0.113.5', DNS = '203.0.113.53', SERVER6 = '2001:db8::1'
@@ -34,20 +37,31 @@ s.bind(53, '${DNS}', () => process.stdout.write('ready\\n'))
 
 class World {
   readonly daemon: TestDaemon
+  /** What makes a client the daemon's user. */
+  private readonly as: readonly string[]
   private readonly children: ChildProcess[] = []
   /** Names that the name server was asked for. */
   asked = ''
 
-  private constructor(daemon: TestDaemon) {
+  private constructor(daemon: TestDaemon, as: readonly string[]) {
     this.daemon = daemon
+    this.as = as
   }
 
-  static async make(t: ExecutionContext): Promise<World> {
+  /** `user`: a number that the daemon runs as, with a home of its own. */
+  static async make(t: ExecutionContext, user?: number): Promise<World> {
     const addresses = [SERVER, OTHER, NAMED, DNS, '10.9.9.9'].map((a) => `ip addr add ${a}/32 dev lo`).join(' && ')
+    const dir = mkdtempSync(join(tmpdir(), 'vkernel-test-'))
+    if (user !== undefined) {
+      cpSync(join(root, 'build/test-images/keys/default.pub'), join(dir, 'keys/default.pub'))
+      spawnSync('chown', ['-R', `${user}:${user}`, dir])
+    }
+    const as = user === undefined ? [] : ['setpriv', '--reuid', String(user), '--regid', String(user), '--clear-groups', 'env', `HOME=${dir}`, `VKERNEL_KEYS=${join(dir, 'keys')}`]
     const w = new World(await TestDaemon.start({
-      prefix: ['unshare', '-n', 'sh', '-c', `ip link set lo up && ${addresses} && { ip -6 addr add ${SERVER6}/128 dev lo nodad || true; } && exec "$0" "$@"`],
+      dir,
+      prefix: ['unshare', '-n', 'sh', '-c', `ip link set lo up && ${addresses} && { ip -6 addr add ${SERVER6}/128 dev lo nodad || true; } && exec ${as.join(' ')} "$0" "$@"`],
       options: ['--dns', DNS],
-    }))
+    }), as)
     t.teardown(async () => {
       for (const c of w.children) c.kill('SIGKILL')
       await w.daemon.remove()
@@ -66,6 +80,10 @@ class World {
     return c
   }
 
+  command(...args: string[]): Promise<Outcome> {
+    return this.daemon.command(args, '', this.as)
+  }
+
   nameServer(): Promise<ChildProcess> {
     return this.peer(process.execPath, '-e', DNS_SERVER)
   }
@@ -78,12 +96,12 @@ class World {
 
   /** Starts a detached container of `image` and waits until each server in it says "ready". */
   async serve(image: string, options: readonly string[], ...command: string[]): Promise<string> {
-    const r = await this.daemon.command(['run', '-d', ...options, image, ...command])
+    const r = await this.command('run', '-d', ...options, image, ...command)
     if (r.status !== 0) throw new Error(r.stderr)
     const id = r.stdout.trim()
     const servers = Math.max(1, command.join(' ').split('serve').length - 1)
     for (let n = 0; n < 500; n++) {
-      if ((await this.daemon.command(['logs', id])).stdout.split('ready').length > servers) return id
+      if ((await this.command('logs', id)).stdout.split('ready').length > servers) return id
       await new Promise((done) => setTimeout(done, 10))
     }
     throw new Error('it does not get ready')
@@ -225,6 +243,22 @@ netns('native: sockets of the host, which have no other peer', async (t) => {
   const image = await policy({ egress: [SERVER], network: 'native' })
   const r = await w.daemon.sh(image, `talk echo ${SERVER} 7000 1000000; talk try ${OTHER} 7000; talk ask ${SERVER} 7001 1; talk reuse ${SERVER} 7001`)
   t.deepEqual(r.stdout.split('\n'), [`peer ::ffff:${SERVER}, from ${SERVER}: 1000000 bytes, 0 wrong`, 'EACCES', 'sendto: EACCES', 'EISCONN EISCONN EISCONN EISCONN EINVAL', ''])
+})
+
+netns('an ordinary user\'s daemon has all of it', async (t) => {
+  const w = await World.make(t, 1000)
+  await w.nameServer()
+  await w.peer(talk, 'serve', '80')
+  await w.peer(talk, 'serve-udp', '81')
+  const image = await policy({ egress: ['*.example.com:80', `${SERVER}:81`], publish: ['80'] })
+  await w.serve(image, ['-p', '8080:80', '--name', 'web'], 'talk', 'serve', '80')
+  t.is(w.host(talk, 'echo', SERVER, '8080', '9'), `peer ::ffff:${SERVER}, from ${SERVER}: 9 bytes, 0 wrong\n`)
+  const r = await w.command('exec', 'web', 'bash', '-c', `talk resolve a.example.com; talk echo ${NAMED} 80 9; talk ask ${SERVER} 81 1`)
+  t.is(r.stderr, '')
+  t.is(r.stdout, `${NAMED} \npeer ::ffff:${NAMED}, from ${NAMED}: 9 bytes, 0 wrong\n${SERVER} says ::ffff:${SERVER} 0\n`)
+  // Its own server on that port does not answer in the other's place.
+  t.is((await w.command('exec', 'web', 'talk', 'try', '198.51.100.3', '80')).stdout, 'EACCES\n')
+  t.regex((await w.command('run', '-p', '81:80', image, 'true')).stderr, /a port below 1024 needs root/)
 })
 
 netns('nothing is left: descriptors of the daemon after many connections and containers', async (t) => {

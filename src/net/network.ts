@@ -42,6 +42,8 @@ const HOST = { 4: addressBytes('198.18.0.1')!, 6: addressBytes('fd76:6b65:726e::
 const MAX_PORTS = 1024
 /** Different refusals that are counted. */
 const MAX_DENIALS = 1000
+/** As long as Linux tries to connect (tcp(7) tcp_syn_retries), and some. */
+const CONNECT_MS = 140_000
 /** Connections taken from a published port before others have their turn. */
 const TURN = 64
 const { SOCK_STREAM, SOCK_DGRAM } = { SOCK_STREAM: 1, SOCK_DGRAM: 2 }
@@ -69,7 +71,7 @@ export class Network {
   /** Far ends of datagrams: relay by address. */
   private readonly ports = new Map<string, number>()
   /** Listeners that keep connecting guests waiting, by address. */
-  private readonly holds = new Map<string, { fd: number; waiting: number }>()
+  private readonly holds = new Map<string, { readonly fd: number; waiting: number; readonly crowded: boolean }>()
   private readonly denials = new Map<string, number>()
 
   constructor(o: NetworkOptions) {
@@ -87,10 +89,6 @@ export class Network {
     for (const l of this.listeners) this.open(l)
   }
 
-  get isJoined(): boolean {
-    return this.sockets !== undefined
-  }
-
   private watch(fd: number, ready: () => void): void {
     const stop = this.o.watch(fd, ready)
     this.unwatch.push(() => { stop(); closeSync(fd) })
@@ -99,7 +97,7 @@ export class Network {
   /** A socket of the container, bound; −1: it cannot be. */
   private bound(kind: Kind, address: Buffer, hold = false): number {
     const fd = this.sockets?.take(kind) ?? -1
-    if (fd >= 0 && addon.bindInside(fd, address, hold) === 0) return fd
+    if (fd >= 0 && addon.bindInside(fd, address, hold) >= 0) return fd
     if (fd >= 0) closeSync(fd)
     return -1
   }
@@ -162,7 +160,7 @@ export class Network {
     const id = this.o.relay.pair(this.group, host, far, sockaddr(guest, from.port), (kind) => {
       if (waiting && (kind === CONNECTED || kind === OVER)) {
         waiting = false
-        this.release(to)
+        this.release(to, kind === OVER)
       }
       if (kind === OVER) this.out.delete(id)
     })
@@ -178,15 +176,23 @@ export class Network {
       known.waiting++
       return true
     }
-    const fd = this.bound(`tcp${version(to)}`, to, true)
-    if (fd >= 0) this.holds.set(key, { fd, waiting: 1 })
-    return fd >= 0
+    const fd = this.sockets?.take(`tcp${version(to)}`) ?? -1
+    const r = fd < 0 ? fd : addon.bindInside(fd, to, true)
+    if (r >= 0) this.holds.set(key, { fd, waiting: 1, crowded: r === 1 })
+    else if (fd >= 0) closeSync(fd)
+    return r >= 0
   }
 
-  private release(to: Buffer): void {
+  /** `refused`: the guest is still waiting. A server of its own on that port would answer it: then it is left to its time-out. */
+  private release(to: Buffer, refused: boolean): void {
     const key = to.toString('hex')
     const h = this.holds.get(key)
-    if (!h || --h.waiting > 0) return
+    if (!h) return
+    if (refused && h.crowded) {
+      setTimeout(() => { this.release(to, false) }, CONNECT_MS).unref()
+      return
+    }
+    if (--h.waiting > 0) return
     this.holds.delete(key)
     closeSync(h.fd)
   }

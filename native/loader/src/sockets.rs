@@ -11,12 +11,13 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 pub const OWN4: [u8; 4] = [198, 18, 0, 2];
 pub const OWN6: [u8; 16] = [0xfd, 0x76, 0x6b, 0x65, 0x72, 0x6e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-/// This process's user and network namespaces, as descriptors.
-pub fn namespaces() -> Result<[i32; 2], String> {
+/// This process's namespaces in the order in which they can be entered, the user namespace first.
+pub fn namespaces() -> Result<Vec<i32>, String> {
     let open = |name: &str| {
-        std::fs::File::open(name).map(|f| OwnedFd::from(f).into_raw_fd()).map_err(|e| format!("{name}: {e}"))
+        let path = format!("/proc/self/ns/{name}");
+        std::fs::File::open(&path).map(|f| OwnedFd::from(f).into_raw_fd()).map_err(|e| format!("{path}: {e}"))
     };
-    Ok([open("/proc/self/ns/user")?, open("/proc/self/ns/net")?])
+    ["user", "net", "ipc", "uts", "pid", "mnt"].into_iter().map(open).collect()
 }
 
 /// Sockets that go with one answer.

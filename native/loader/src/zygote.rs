@@ -203,7 +203,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 /// Makes the process; returns its pid to the zygote. The child does not return.
 fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     let join = r.r#type == "join";
-    if fds.len() != if join { 8 } else { 7 } {
+    if fds.len() != if join { 7 + 6 } else { 7 } {
         return Err(format!("{} descriptors came with the request", fds.len()));
     }
     // SAFETY: the zygote is single-threaded, so the child may do anything; glibc's copy of the
@@ -230,7 +230,7 @@ fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     }
     let id = r.id;
     if join {
-        enter(fds[7], id);
+        enter(&fds[7..], id);
     }
     if let Err(what) = become_guest(r, fds, join, children) {
         send(&Event { r#type: "failed", id, errno: Some(libc::EIO), what: Some(what), ..Event::default() });
@@ -256,11 +256,12 @@ fn make_sockets(fds: &[i32]) {
     }
 }
 
-/// Enters the container of `pidfd` and forks there; the parent of the two relays the exit status.
-fn enter(pidfd: i32, id: u32) {
+/// Enters a container's namespaces and forks there; the parent of the two relays the exit status. By
+/// their descriptors: its processes are not dumpable, so an ordinary user's zygote may not ask them.
+fn enter(namespaces: &[i32], id: u32) {
     // SAFETY: plain calls of a single-threaded process.
     unsafe {
-        if libc::setns(pidfd, NAMESPACES & !libc::CLONE_NEWCGROUP) != 0 {
+        if namespaces.iter().any(|fd| libc::setns(*fd, 0) != 0) {
             let what = format!("cannot enter the container: {}", std::io::Error::last_os_error());
             send(&Event { r#type: "failed", id, errno: Some(libc::ESRCH), what: Some(what), ..Event::default() });
             libc::_exit(125);
@@ -298,19 +299,17 @@ fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<()
         }
         libc::umask(0);
     }
-    let mut network = None;
+    let mut namespaces = None;
     if !join {
-        if r.network != egress::Network::None {
-            network = Some(sockets::namespaces()?);
-        }
+        namespaces = Some(sockets::namespaces()?);
         lockdown::namespaces(&r.hostname)?;
-        if network.is_some() {
+        if r.network != egress::Network::None {
             sockets::any_address()?;
         }
     }
     egress::set(r.network);
     // Before anything of the guest's: the daemon takes namespaces from no other packet.
-    if let Some(fds) = network
+    if let Some(fds) = namespaces
         && !packet::send(conn, b"n", &fds, false)
     {
         return Err("the daemon closed the connection".into());
