@@ -145,5 +145,8 @@ int main(int argc, char **argv) {
   GIVES("membarrier: private", 0, sys(membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
   GIVES("membarrier: global", 0, sys(membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0));
   FAILS("membarrier: unknown command", EINVAL, sys(membarrier, 1 << 20, 0, 0));
+  FAILS("getrlimit: null", EFAULT, sys(getrlimit, RLIMIT_CORE, NULL));
+  FAILS("getcwd: null", EFAULT, sys(getcwd, NULL, 4096));
+  FAILS("getcwd: null, too small", ERANGE, sys(getcwd, NULL, 1));
   return done();
 }

@@ -176,5 +176,16 @@ int main(int argc, char **argv) {
   GIVES("sendto: an abstract name", 1, sys(sendto, socket(AF_UNIX, SOCK_DGRAM, 0), "x", 1L, 0, (struct sockaddr *)&abst, 12));
   GIVES("bind: autobind", 8, ({ int x = socket(AF_UNIX, SOCK_DGRAM, 0); sa_family_t f = AF_UNIX; sys(bind, x, &f, 2); len = sizeof gone; sys(getsockname, x, &gone, &len); len; }));
   FAILS("socket: NETLINK_ROUTE answers to a request only", EAGAIN, ({ int x = sys(socket, AF_NETLINK, SOCK_RAW, 0); sys(recvfrom, x, b, 64L, MSG_DONTWAIT, NULL, NULL); }));
+  int text = open("/data/hello", O_RDONLY), folder = open("/data", O_RDONLY);
+  FAILS("shutdown: of an image file", ENOTSOCK, shutdown(text, SHUT_RD));
+  FAILS("shutdown: of a directory", ENOTSOCK, shutdown(folder, SHUT_RD));
+  FAILS("listen: of a directory", ENOTSOCK, listen(folder, 1));
+  FAILS("setsockopt: of a directory", ENOTSOCK, sys(setsockopt, folder, SOL_SOCKET, SO_REUSEADDR, &text, 4));
+  FAILS("recvmmsg: no message, no socket", ENOTSOCK, sys(recvmmsg, folder, NULL, 0, 0, NULL));
+  FAILS("sendmmsg: no message, no descriptor", EBADF, sys(sendmmsg, 99, NULL, 0, 0));
+  GIVES("sendmmsg: no message", 0, ({ int one = socket(AF_UNIX, SOCK_DGRAM, 0); sys(sendmmsg, one, NULL, 0, 0); }));
+  FAILS("timerfd_gettime: of a directory", EINVAL, sys(timerfd_gettime, folder, &text));
+  FAILS("epoll_wait: of a directory", EINVAL, sys(epoll_wait, folder, bad_address(), 1, 0));
+  FAILS("mq_getsetattr: of a directory", EBADF, sys(mq_getsetattr, folder, NULL, NULL));
   return done();
 }

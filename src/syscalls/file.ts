@@ -18,7 +18,9 @@ const getcwd: Handler = (call) => {
   const outside = root && !under(d, root) ? '(unreachable)' : ''
   const text = Buffer.from(`${outside}${pathOf(d, root)}\0`, 'latin1')
   const p = call.place(0)
-  if (!p || p.len < text.length) return -E.ERANGE
+  if (call.long(1) < text.length) return -E.ERANGE
+  if (!p) return -E.EFAULT
+  if (p.len < text.length) return -E.ERANGE
   return call.out(0, text)
 }
 

@@ -225,6 +225,11 @@ fn on_image(t: &mut Thread, nr: u32, fd: i32, what: What, a: [u64; 6]) -> SysRes
         libc::SYS_pidfd_send_signal => signal_by_directory(t, fd, what, a),
         libc::SYS_tee | libc::SYS_vmsplice => Err(EINVAL),
         libc::SYS_epoll_ctl => Err(crate::errno::EPERM),
+        libc::SYS_shutdown | libc::SYS_listen | libc::SYS_setsockopt => Err(Errno(libc::ENOTSOCK)),
+        libc::SYS_mq_timedsend | libc::SYS_mq_timedreceive | libc::SYS_mq_notify | libc::SYS_mq_getsetattr => {
+            Err(EBADF)
+        }
+        libc::SYS_timerfd_settime | libc::SYS_timerfd_gettime | libc::SYS_epoll_wait => Err(EINVAL),
         _ => Err(mediated::data_call_on(what)),
     }
 }

@@ -9,6 +9,13 @@ const UIO_MAXIOV: u64 = 1024;
 const SIZE: u64 = 64;
 
 pub fn dispatch(t: &mut Thread, nr: i64, a: [u64; 6]) -> SysResult {
+    if a[2] as u32 == 0 {
+        // No message, and yet the descriptor is looked at: as getsockname without an address would.
+        return match netcalls::dispatch(t, libc::SYS_getsockname, [a[0], 0, 0, 0, 0, 0]) {
+            Err(crate::errno::EFAULT) => Ok(0),
+            r => r,
+        };
+    }
     if nr == libc::SYS_sendmmsg { send(t, a) } else { receive(t, a) }
 }
 

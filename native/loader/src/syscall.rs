@@ -75,7 +75,7 @@ fn answer(t: &mut Thread, nr: i64, a: [u64; 6], row: Option<&'static Syscall>) -
         libc::SYS_personality => prctl::personality(a),
         libc::SYS_uname => local::uname(a),
         libc::SYS_prlimit64 => local::prlimit(a[0], a[1], a[2], a[3]),
-        libc::SYS_getrlimit => local::prlimit(0, a[0], 0, a[1]),
+        libc::SYS_getrlimit => local::prlimit(0, a[0], 0, if a[1] == 0 { crate::guest::BAD } else { a[1] }),
         libc::SYS_setrlimit => local::prlimit(0, a[0], a[1], 0),
         libc::SYS_umask => {
             let mut fs = process::fs();
