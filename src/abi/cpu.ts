@@ -26,6 +26,7 @@ export const FEATURES: readonly Feature[] = [
   { name: 'nx', word: 'extendedEdx', bit: 20 },
   { name: 'lm', word: 'extendedEdx', bit: 29 },
   { name: 'pni', word: 'leaf1Ecx', bit: 0 },
+  { name: 'pclmulqdq', word: 'leaf1Ecx', bit: 1 },
   { name: 'ssse3', word: 'leaf1Ecx', bit: 9 },
   { name: 'lahf_lm', word: 'extendedEcx', bit: 0 },
 ]
