@@ -29,5 +29,6 @@ export const FEATURES: readonly Feature[] = [
   { name: 'pclmulqdq', word: 'leaf1Ecx', bit: 1 },
   { name: 'ssse3', word: 'leaf1Ecx', bit: 9 },
   { name: 'sse4_1', word: 'leaf1Ecx', bit: 19 },
+  { name: 'popcnt', word: 'leaf1Ecx', bit: 23 },
   { name: 'lahf_lm', word: 'extendedEcx', bit: 0 },
 ]
