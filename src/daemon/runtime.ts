@@ -76,8 +76,10 @@ export interface Running {
 
 type Callbacks = Pick<Job, 'started' | 'ended'>
 
-/** Looks at a ring before sleeping: some 30 µs, where there is a second processor to answer on. */
-const SPINS = availableParallelism() > 1 ? 200 : 0
+/** Milliseconds of looking at a ring before sleeping, where there is a second processor to answer on. */
+const SPIN_MS = availableParallelism() > 1 ? 0.05 : 0
+/** Looks between two looks at the clock. */
+const LOOKS = 32
 /** Looks at the rings that found something, before everything else gets its turn. */
 const BATCH = 64
 /** Records of ended containers that are kept. */
@@ -130,7 +132,8 @@ export class Runtime {
   /** A process that has just been answered often asks again: waking from sleep would cost both sides more than this. */
   private pollHot(): boolean {
     const { hot } = this
-    for (let n = 0; hot && n < SPINS; n++) if (hot.poll()) return true
+    const until = performance.now() + SPIN_MS
+    while (hot && performance.now() < until) for (let n = 0; n < LOOKS; n++) if (hot.poll()) return true
     this.hot = undefined
     return false
   }

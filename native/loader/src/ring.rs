@@ -271,13 +271,30 @@ pub fn window(t: &mut Thread) -> Result<Window, Errno> {
 const LEAST_SPIN: u64 = 4_000;
 const MOST_SPIN: u64 = 120_000;
 
+/// Waits in vain after which the longest is tried again: where both sides sleep, neither finds out that it need not.
+const RETRY: u32 = 16;
+
 /// How long to look for an answer: it pays where the daemon has a processor to itself, so a wait that was in vain
 /// halves it and another doubles it; apart for a daemon that has to wake up first.
-pub struct Patience([u64; 2]);
+pub struct Patience {
+    ticks: [u64; 2],
+    in_vain: u32,
+}
 
 impl Patience {
     pub const fn new() -> Self {
-        Self([MOST_SPIN; 2])
+        Self { ticks: [MOST_SPIN; 2], in_vain: 0 }
+    }
+
+    fn learn(&mut self, asleep: bool, in_vain: bool) {
+        self.in_vain = self.in_vain.wrapping_add(u32::from(in_vain));
+        let ticks = &mut self.ticks[usize::from(asleep)];
+        let next = match in_vain {
+            false => *ticks * 2,
+            true if self.in_vain.is_multiple_of(RETRY) => MOST_SPIN,
+            true => *ticks / 2,
+        };
+        *ticks = next.clamp(LEAST_SPIN, MOST_SPIN);
     }
 }
 
@@ -305,14 +322,14 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
         // SAFETY: writes 8 bytes to the eventfd.
         unsafe { libc::write(DOORBELL.load(Ordering::Relaxed), (&raw const one).cast(), 8) };
     }
-    let patience = &mut t.patience.0[usize::from(asleep)];
+    let patience = t.patience.ticks[usize::from(asleep)];
     let (from, mut slept) = (ticks(), false);
     let done = loop {
         let v = w.load(Ordering::Acquire);
         if v & abi::WORD_DONE != 0 {
             break v;
         }
-        if !slept && ticks().wrapping_sub(from) < *patience {
+        if !slept && ticks().wrapping_sub(from) < patience {
             std::hint::spin_loop();
         } else if v & abi::WORD_WAITING != 0
             || w.compare_exchange(v, v | abi::WORD_WAITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -328,7 +345,7 @@ pub fn call(t: &mut Thread, nr: u32, args: [u64; 6], window: Window) -> Result<R
             }
         }
     };
-    *patience = if slept { *patience / 2 } else { *patience * 2 }.clamp(LEAST_SPIN, MOST_SPIN);
+    t.patience.learn(asleep, slept);
     let lo = u64::from(word(at + abi::SLOT_RET).load(Ordering::Relaxed));
     let hi = u64::from(word(at + abi::SLOT_RET + 4).load(Ordering::Relaxed));
     w.store(0, Ordering::Release);
