@@ -1,10 +1,11 @@
 /**
- * `npm run bench -- [cpu] [calls] [start] [--rootfs DIR --image DIR] [--only TEXT] [--rounds N]`.
- * Without names: all. A daemon of its own runs for the time of the bench.
+ * `npm run bench -- [cpu] [calls] [files] [start] | services [--rootfs DIR --image DIR] [--only TEXT] [--rounds N]`.
+ * Without names: all but `services`, which has an image of its own. A daemon of its own runs for the time of the bench.
  */
 import { parseArgs } from 'node:util'
 import { calls } from './calls.ts'
 import { measure, workloads } from './cpu.ts'
+import { elapsed, FILES, SERVICES } from './elapsed.ts'
 import { report, type Row } from './report.ts'
 import { start } from './start.ts'
 
@@ -20,6 +21,8 @@ if (!values.rootfs || !values.image) {
 }
 if (wanted('start')) report('start', await start(values.rootfs, values.image, rounds * 10))
 if (wanted('calls')) report('calls', calls(rounds))
+if (wanted('files')) report('files', await elapsed(FILES, values.rootfs, values.image, rounds))
+if (positionals.includes('services')) report('services', await elapsed(SERVICES, values.rootfs, values.image, rounds))
 if (wanted('cpu')) {
   const rows: Row[] = []
   for (const w of workloads.filter((w) => !values.only || w.name.includes(values.only))) {

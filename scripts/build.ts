@@ -22,16 +22,17 @@ const verbs: Record<string, () => number | Promise<number>> = {
     must('comparing system calls with native Linux', node, [join(root, 'scripts/daemon.ts'), node, join(root, 'conformance/run.ts'), ...rest])
     return 0
   },
-  bench: () => onDebianImage('measuring', 'bench/run.ts'),
+  bench: () => onDebianImage('measuring', 'bench/run.ts', rest.includes('services')),
 }
 
-/** Runs a script on the Debian root file system and its image, with a daemon of its own. */
-async function onDebianImage(what: string, script: string): Promise<number> {
-  const { DEBIAN, makeRootfs, makeRootfsImage } = await import('./rootfs.ts')
-  const why = makeRootfs()
+/** Runs a script on the Debian root file system, or the one with services, and its image, with a daemon of its own. */
+async function onDebianImage(what: string, script: string, services = false): Promise<number> {
+  const { DEBIAN, SERVICES, makeRootfs, makeRootfsImage } = await import('./rootfs.ts')
+  const of = services ? SERVICES : DEBIAN
+  const why = makeRootfs(of)
   if (why) fail(why)
-  makeRootfsImage()
-  must(what, node, [join(root, 'scripts/daemon.ts'), node, join(root, script), '--rootfs', DEBIAN.rootfs, '--image', DEBIAN.image, ...rest])
+  makeRootfsImage(of)
+  must(what, node, [join(root, 'scripts/daemon.ts'), node, join(root, script), '--rootfs', of.rootfs, '--image', of.image, ...rest])
   return 0
 }
 
