@@ -71,9 +71,9 @@ impl Captured {
         self.held.load(Ordering::Acquire)
     }
 
-    /// A forked child has no pending signals.
-    pub fn forget_held(&self) {
-        self.held.store(0, Ordering::Release);
+    /// A forked child has no pending signals: those that were held before the fork, not its own since.
+    pub fn forget(&self, before: u64) {
+        self.held.fetch_and(!before, Ordering::AcqRel);
     }
 
     /// Async-signal-safe.

@@ -105,6 +105,7 @@ pub fn fork(t: &mut Thread, flags: u64, a: [u64; 6]) -> SysResult {
     let vfork = flags & libc::CLONE_VFORK as u64 != 0;
     let registration = register_child(t)?;
     let wait_pipe = if vfork { Some(pipe()?) } else { None };
+    let held = t.captured.held();
     // SAFETY: every lock of ours is held, so the child finds all parts whole; libc's own are
     // handled by fork itself.
     let pid = process::with_everything_locked(|| unsafe { libc::fork() });
@@ -114,7 +115,7 @@ pub fn fork(t: &mut Thread, flags: u64, a: [u64; 6]) -> SysResult {
         return Err(e);
     }
     if pid == 0 {
-        in_child(t, registration, wait_pipe.map(|p| p[1]));
+        in_child(t, held, registration, wait_pipe.map(|p| p[1]));
         close_all(wait_pipe.map(|p| p[0]));
         if flags & libc::CLONE_CHILD_SETTID as u64 != 0 {
             let _ = guest::write(a[3], &(t.tid as u32));
@@ -225,12 +226,12 @@ pub fn release_vfork() {
     }
 }
 
-fn in_child(t: &mut Thread, registration: Option<(i32, u32)>, vfork: Option<i32>) {
+fn in_child(t: &mut Thread, held: u64, registration: Option<(i32, u32)>, vfork: Option<i32>) {
     process::refresh_pid();
     // SAFETY: gettid cannot fail.
     t.tid = unsafe { libc::gettid() };
     t.slot = None;
-    t.captured.forget_held();
+    t.captured.forget(held);
     t.entry = ring::ThreadEntry::Unclaimed;
     t.robust_list = 0;
     ROBUST.lock().expect("not poisoned").clear();
