@@ -55,7 +55,9 @@ const rss = (): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${d
 async function requests(binary: string, seed: number, count: number): Promise<number> {
   const victim = d.spawn(['run', '--rm', image, 'bash', '-c', 'echo ready; while :; do mkdir /tmp/d; rmdir /tmp/d; done 2>/dev/null'])
   const ended = new Promise<void>((r) => victim.once('close', () => r()))
-  await new Promise((r) => victim.stdout!.once('data', r))
+  let said = ''
+  victim.stderr!.on('data', (text: Buffer) => { said += text.toString() })
+  await Promise.race([new Promise((r) => victim.stdout!.once('data', r)), ended.then(() => { throw new Error(`the container has not started: ${said}`) })])
   const pid = childrenOf(d.zygotes()[0]!).at(-1)!
   const r = await run(binary, [`${pid}`, `${seed}`, `${count}`, ...[...handlers.keys()].map(String)], 120)
   victim.kill('SIGKILL')
