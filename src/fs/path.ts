@@ -43,10 +43,11 @@ function components(path: string): string[] {
 const isLink = (i: Inode): boolean => (i.mode & S_IFMT) === S_IFLNK
 
 /**
- * Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. `how`: the
- * RESOLVE_ bits of openat2(2).
+ * Walks `path` from `at`. A missing last component is `node: undefined`, others are ENOENT. `follow` 'never': the
+ * last component is the name itself, for calls that make, move or remove one; a link with a slash behind it is
+ * otherwise followed. `how`: the RESOLVE_ bits of openat2(2).
  */
-export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Creds, how = 0): Found | E.Errno {
+export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean | 'never', c: Creds, how = 0): Found | E.Errno {
   if (path === '') return -E.ENOENT
   if (path.length > 4095) return -E.ENAMETOOLONG
   const top = how & RESOLVE_IN_ROOT ? at : c.root ?? vfs.root
@@ -80,7 +81,7 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
       if (!last) return -E.ENOENT
       return { dir, name, node: undefined, slash }
     }
-    if (isLink(node.inode) && (!last || follow || slash)) {
+    if (isLink(node.inode) && (!last || follow === true || (slash && follow !== 'never'))) {
       if (++links > MAX_LINKS) return -E.ELOOP
       if (how & RESOLVE_NO_SYMLINKS) return -E.ELOOP
       const special = node.inode.special
@@ -112,7 +113,7 @@ export function walk(vfs: Vfs, at: Dentry, path: string, follow: boolean, c: Cre
     }
     if (apart(dir, node)) return -E.EXDEV
     if (last) {
-      if (slash && !isDir(node.inode)) return -E.ENOTDIR
+      if (slash && follow !== 'never' && !isDir(node.inode)) return -E.ENOTDIR
       return { dir, name, node, slash }
     }
     dir = node

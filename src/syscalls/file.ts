@@ -2,7 +2,7 @@
 import * as E from '../abi/errno.ts'
 import * as F from '../abi/fcntl.ts'
 import { ASK_WITH_FD } from '../abi/ring.ts'
-import { isDir, pathOf, under, type Dentry } from '../fs/inode.ts'
+import { isDir, pathOf, under, type Dentry, type Inode } from '../fs/inode.ts'
 import { may, walk, writable } from '../fs/path.ts'
 import { writeDirents } from '../fs/stat.ts'
 import { addon } from '../native/addon.ts'
@@ -67,17 +67,22 @@ function enter(call: Call, d: Dentry): number {
 /** Directories whose names are not the container's to change. */
 const generated = (dir: Dentry): boolean => dir.inode.special !== undefined || dir.inode.fs.type === 'proc' || dir.inode.fs.type === 'sysfs'
 
-/** The directory and free name for a new entry. Errors in the order of fs/namei.c filename_create, may_create. */
-export function vacant(call: Call, dirArg: number, pathArg: number, dirs: boolean): { dir: Dentry; name: string } | E.Errno {
+/**
+ * The directory and free name for a new entry. Errors in the order of fs/namei.c filename_create, may_create;
+ * `before` is asked between the two.
+ */
+export function vacant(call: Call, dirArg: number, pathArg: number, dirs: boolean, before?: (dir: Dentry) => E.Errno): { dir: Dentry; name: string } | E.Errno {
   const at = call.node(dirArg)
   if (typeof at === 'number') return at
-  const f = walk(call.task.container.vfs, at, call.text(pathArg), false, call.task.creds)
+  const f = walk(call.task.container.vfs, at, call.text(pathArg), 'never', call.task.creds)
   if (typeof f === 'number') return f
   if (f.node) return -E.EEXIST
   if (f.slash && !dirs) return -E.ENOENT
   if (f.dir.deleted) return -E.ENOENT
   if (!writable(f.dir)) return -E.EROFS
   if (generated(f.dir)) return -E.EPERM
+  const early = before?.(f.dir) ?? 0
+  if (early < 0) return early
   if (!may(f.dir.inode, F.W_OK | F.X_OK, call.task.creds)) return -E.EACCES
   return { dir: f.dir, name: f.name }
 }
@@ -116,14 +121,19 @@ const symlinkat: Handler = (call) => {
   return text === '' ? -E.ENOENT : createAt(call, 1, 2, F.S_IFLNK | 0o777, text)
 }
 
+/** /proc/sys/fs/protected_hardlinks: what others own is linked only by who may read and write it (fs/namei.c may_linkat). */
+function mayLink(call: Call, i: Inode): boolean {
+  const privileged = i.mode & F.S_ISUID || (i.mode & (F.S_ISGID | 0o010)) === (F.S_ISGID | 0o010)
+  return owns(call, i) || ((i.mode & F.S_IFMT) === F.S_IFREG && !privileged && may(i, F.R_OK | F.W_OK, call.task.creds))
+}
+
 const linkat: Handler = (call) => {
   const flags = call.int(4)
   if (flags & ~(F.AT_SYMLINK_FOLLOW | F.AT_EMPTY_PATH)) return -E.EINVAL
   const d = target(call, 0, 1, flags, (flags & F.AT_SYMLINK_FOLLOW) !== 0)
   if (typeof d === 'number') return d
-  const where = vacant(call, 2, 3, false)
+  const where = vacant(call, 2, 3, false, (dir) => (d.inode.fs !== dir.inode.fs ? -E.EXDEV : mayLink(call, d.inode) ? 0 : -E.EPERM))
   if (typeof where === 'number') return where
-  if (d.inode.fs !== where.dir.inode.fs) return -E.EXDEV
   if (isDir(d.inode)) return -E.EPERM
   if (d.inode.nlink <= 0) return -E.ENOENT
   return call.task.container.vfs.link(d, where.dir, where.name)
@@ -144,7 +154,7 @@ const unlinkat: Handler = (call) => {
   const at = call.node(0)
   if (typeof at === 'number') return at
   const path = call.text(1)
-  const f = walk(vfs, at, path, false, call.task.creds)
+  const f = walk(vfs, at, path, 'never', call.task.creds)
   if (typeof f === 'number') return f
   const rmdir = (flags & F.AT_REMOVEDIR) !== 0
   if (f.name === '.') {
@@ -154,6 +164,7 @@ const unlinkat: Handler = (call) => {
   }
   if (!writable(f.dir)) return -E.EROFS
   if (!f.node) return -E.ENOENT
+  if (f.slash && !rmdir) return isDir(f.node.inode) ? -E.EISDIR : -E.ENOTDIR
   const r = mayRemove(call, f.dir, f.node)
   if (r < 0) return r
   if (f.node.mounted) return -E.EBUSY
@@ -173,9 +184,9 @@ const renameat2: Handler = (call) => {
   const [a, b] = [call.node(0), call.node(2)]
   if (typeof a === 'number') return a
   if (typeof b === 'number') return b
-  const from = walk(vfs, a, call.text(1), false, call.task.creds)
+  const from = walk(vfs, a, call.text(1), 'never', call.task.creds)
   if (typeof from === 'number') return from
-  const to = walk(vfs, b, call.text(3), false, call.task.creds)
+  const to = walk(vfs, b, call.text(3), 'never', call.task.creds)
   if (typeof to === 'number') return to
   if (from.dir.inode.fs !== to.dir.inode.fs) return -E.EXDEV
   if (from.name === '.' || to.name === '.') return -E.EBUSY
@@ -184,7 +195,7 @@ const renameat2: Handler = (call) => {
   if (to.dir.deleted) return -E.ENOENT
   if (flags & F.RENAME_NOREPLACE && to.node) return -E.EEXIST
   if (flags & F.RENAME_EXCHANGE && !to.node) return -E.ENOENT
-  if (to.slash && !isDir(from.node.inode)) return -E.ENOTDIR
+  if ((from.slash || to.slash) && !isDir(from.node.inode)) return -E.ENOTDIR
   if (isDir(from.node.inode) && under(to.dir, from.node)) return -E.EINVAL
   if (to.node && isDir(to.node.inode) && under(from.dir, to.node)) return flags & F.RENAME_EXCHANGE ? -E.EINVAL : -E.ENOTEMPTY
   if (to.node?.inode === from.node.inode && !from.node.inode.fs.host) return 0
