@@ -133,6 +133,7 @@ cases! {
     register_pairs_compared_and_exchanged, ALL, "mov r8, rcx; and rsi, -16; mov rax, [rsi]; mov rdx, [rsi + 8]; test r8b, 1; jz 1f; not rdx; 1: mov rbx, r9; mov rcx, r10; lock cmpxchg16b [rsi]; setz r11b; adc r11, 0; mov eax, [rsi + 16]; mov edx, [rsi + 20]; test r8b, 2; jz 2f; inc eax; 2: cmpxchg8b [rsi + 16]; lahf";
     rounding_changes_between_equal_operations, ALL, "movsd xmm4, [rbp]; movsd xmm5, [rbp + 8]; movapd xmm6, xmm4; divsd xmm6, xmm5; stmxcsr [rsp]; and dword ptr [rsp], -3; mov eax, [rsp]; or eax, 0x6000; mov [rsp + 4], eax; ldmxcsr [rsp + 4]; movapd xmm7, xmm4; divsd xmm7, xmm5; ldmxcsr [rsp]; movapd xmm8, xmm4; divsd xmm8, xmm5; stmxcsr [rsp + 8]; and dword ptr [rsp + 8], -3; add eax, eax";
     trailing_and_leading_zeros, CF | ZF, "tzcnt rax, rbx; setc r8b; setz r9b; lzcnt edx, ecx; setc r10b; setz r11b; tzcnt bx, cx; lzcnt cx, dx; xor esi, esi; tzcnt rdi, rsi; setc r8b; lzcnt esi, esi";
+    waiting_raises_what_is_unmasked, ALL, "fld1; fldz; fdivp; test al, 1; fnstcw [rsp]; jz 1f; and word ptr [rsp], 0xfffb; 1: fldcw [rsp]; fwait; mov r8d, 5; add eax, eax";
     two_carry_chains, ALL, "adcx rax, rbx; adox rdx, r8; adcx r9d, eax; adox r10d, edx; adc r11, 0; seto r11b";
     shifts_by_zero_keep_every_flag, ALL, "mov ecx, 0; shl eax, cl; shr bx, cl; sar dl, cl; shl r8, cl; rol r9d, cl; ror r10b, cl; rcl r11w, cl; rcr ah, cl";
     shifts_by_the_width_are_by_zero, ALL, "mov ecx, 32; shl eax, cl; shr ebx, cl; sar edx, cl; mov ecx, 64; shl r8, cl; sar r9, cl; shld r10d, eax, cl; shrd r11, rax, cl";

@@ -24,7 +24,7 @@ impl Lift<'_> {
         let other = (f & 7) as u8;
         self.x87_only_masked();
         match i.mnemonic() {
-            M::Fnop => {}
+            M::Fnop | M::Wait => {}
             M::Fnstsw | M::Fnstcw => {
                 let word = if i.mnemonic() == M::Fnstsw { OFF_X87_STATUS } else { OFF_X87_CONTROL };
                 self.sink().i32_const(0).i32_load16_u(state_arg(word, 1));

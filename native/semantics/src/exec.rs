@@ -93,8 +93,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         | M::Rdsspd
         | M::Rdsspq
         | M::Reservednop
-        | M::Clflush
-        | M::Wait => Ok(Flow::Next),
+        | M::Clflush => Ok(Flow::Next),
         M::Pause | M::Mfence | M::Lfence | M::Sfence => {
             b.fence();
             Ok(Flow::Next)
@@ -108,6 +107,7 @@ pub fn exec<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
         M::Crc32 => sse42::crc32(b, i),
         M::Adcx | M::Adox => bmi::add_carry(b, i),
         M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 | M::Maskmovdqu => b.host_only(i),
+        M::Wait => b.host_only(i),
         _ if is_x87(i) || crate::mmx::is_mmx(i) => b.host_only(i),
         _ => {
             for group in [sse::exec, sse_fp::exec, sse3::exec, sse4::exec, sse42::exec, crypto::exec] {

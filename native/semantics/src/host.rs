@@ -38,6 +38,8 @@ pub fn exec<T: Text>(b: &mut Interp<T>, i: &Instruction) -> Done {
             }
         }
         M::Enter => return enter(b, i),
+        M::Wait if x87::pending(&b.state.fx) => return Err(Trap::X87),
+        M::Wait => {}
         _ if mmx::is_mmx(i) => return mmx::exec(b, i),
         _ => return x87(b, i),
     }

@@ -20,32 +20,32 @@ pub fn form(i: &Instruction) -> u32 {
     opcode + register.map_or(0, |r| r.number() as u32)
 }
 
-/// Whether translated code runs `i`, itself or by `run`: all but environments, BCD and what waits first.
+/// Whether translated code runs `i`, itself or by `run`: all but environments, BCD and what waits and does more.
 pub fn is_translated(i: &Instruction) -> bool {
-    crate::exec::is_x87(i)
-        && !matches!(
-            i.mnemonic(),
-            M::Fldenv
-                | M::Fnstenv
-                | M::Fnsave
-                | M::Frstor
-                | M::Fbld
-                | M::Fbstp
-                | M::Fstenv
-                | M::Fsave
-                | M::Fstcw
-                | M::Fstsw
-                | M::Fclex
-                | M::Finit
-                | M::Feni
-                | M::Fdisi
-                | M::Fsetpm
-                | M::Fstdw
-                | M::Fstsg
-                | M::Fnstdw
-                | M::Fnstsg
-                | M::Wait
-        )
+    i.mnemonic() == M::Wait
+        || crate::exec::is_x87(i)
+            && !matches!(
+                i.mnemonic(),
+                M::Fldenv
+                    | M::Fnstenv
+                    | M::Fnsave
+                    | M::Frstor
+                    | M::Fbld
+                    | M::Fbstp
+                    | M::Fstenv
+                    | M::Fsave
+                    | M::Fstcw
+                    | M::Fstsw
+                    | M::Fclex
+                    | M::Finit
+                    | M::Feni
+                    | M::Fdisi
+                    | M::Fsetpm
+                    | M::Fstdw
+                    | M::Fstsg
+                    | M::Fnstdw
+                    | M::Fnstsg
+            )
 }
 
 /// What FCMOV* asks of the flags.
