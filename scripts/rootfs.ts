@@ -31,7 +31,7 @@ const set = (name: string, dir: string, packages: readonly string[], without: re
 
 export const DEBIAN = set('debian', 'rootfs', [
   'bash', 'dash', 'coreutils', 'findutils', 'grep', 'sed', 'gawk', 'busybox-static', 'python3', 'perl', 'sqlite3', 'jq',
-  'gzip', 'xz-utils', 'tar', 'file', 'bc', 'git', 'openssl', 'procps',
+  'gzip', 'xz-utils', 'tar', 'file', 'bc', 'git', 'openssl', 'procps', 'ripgrep', 'fd-find', 'gron', 'fzf',
 ])
 
 export const SERVICES = set('services', 'rootfs-services', [
