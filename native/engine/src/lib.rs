@@ -23,6 +23,7 @@ pub fn config() -> Config {
         .memory_init_cow(false)
         .table_lazy_init(false)
         .native_unwind_info(false)
+        .generate_address_map(false)
         .max_wasm_stack(WASM_STACK)
         // Unused, but wasmtime wants it above max_wasm_stack.
         .async_stack_size(WASM_STACK + (44 << 20));

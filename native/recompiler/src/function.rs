@@ -44,12 +44,12 @@ pub struct Translated {
 pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let infos = &a.infos;
     let mut locals = Locals::default();
-    let label = locals.kept(ValType::I32);
+    let (label, ret) = (locals.kept(ValType::I32), locals.kept(ValType::I32));
     let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64) };
     let hub = Hub::new(infos.len(), a.dispatch(), |n| infos[n].successors.clone());
     let mut nodes: Vec<Node> = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
-    let mut exits: Vec<Node> = Vec::new();
+    let mut exits: Vec<Node> = vec![return_node(&locals, ret)];
     for (n, info) in infos.iter().enumerate() {
         let sets = a.sets(n, ctx.known);
         let start = info.block.map_or(V::I64(jump.pc), |b| V::Const(b.start));
@@ -57,7 +57,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
-        let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, from: n };
+        let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, ret, from: n };
         let end = match info.block {
             Some(block) => b.block(&mut l, block, info, &sets),
             None => b.dispatch(&mut l),
@@ -67,7 +67,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     }
     let mut l = Lift::new(&mut locals, PARAMETERS, 0);
     l.reload(infos[0].used_in & !PARAMETERS);
-    let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, from: PROLOGUE };
+    let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, ret, from: PROLOGUE };
     let first = b.edge(&mut l, 0);
     nodes.append(&mut exits);
     let entry = nodes.len();
@@ -83,6 +83,19 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
 pub(crate) struct Jump {
     pub index: u32,
     pub pc: u32,
+}
+
+/// Every return of the function: the engine makes a long epilogue of each, and most are a call's that
+/// has returned to somewhere else.
+fn return_node(locals: &Locals, ret: u32) -> Node {
+    let mut body = Vec::new();
+    let mut s = InstructionSink::new(&mut body);
+    s.local_get(ret);
+    for r in [RAX, RSP, RDX] {
+        s.local_get(locals.gpr(r));
+    }
+    s.return_();
+    Node { body, end: End::Exit(Vec::new()) }
 }
 
 /// The interrupt poll at a loop's head; also what keeps a spin loop's loads in the loop. It stores
@@ -105,6 +118,8 @@ pub(crate) struct Builder<'a> {
     pub exits: &'a mut Vec<Node>,
     pub jump: Jump,
     pub label: u32,
+    /// i32 local for the PC that the function returns.
+    pub ret: u32,
     /// The block whose code is being made.
     pub from: usize,
 }
@@ -172,6 +187,11 @@ impl Builder<'_> {
         let mark = l.code.len();
         self.tail(l, pc);
         self.exit(l, mark, End::Exit(Vec::new()))
+    }
+
+    /// Node that returns what is in the result locals and in `ret`.
+    fn returning(&self) -> usize {
+        self.analysis.infos.len()
     }
 
     /// Makes a node of the code from `mark` on.
@@ -272,7 +292,7 @@ impl Builder<'_> {
                 l.settle_flags(live);
                 let yes = self.target(l, target);
                 let no = self.target(l, i.next_ip());
-                if yes == no { End::Goto(yes) } else { End::Branch { cond, yes, no } }
+                if yes == no { End::Goto(yes) } else { End::Branch { cond, yes, no, unlikely: false } }
             }
             Flow::JumpTo(v) => {
                 let payload = Self::map_payload(l, v);
@@ -291,12 +311,8 @@ impl Builder<'_> {
                 l.settle_flags(self.analysis.returns);
                 l.store_dirty(self.analysis.returns & !RESULTS);
                 l.push32(v);
-                for r in [RAX, RSP, RDX] {
-                    let at = l.locals.gpr(r);
-                    l.sink().local_get(at);
-                }
-                l.sink().return_();
-                End::Exit(Vec::new())
+                l.sink().local_set(self.ret);
+                End::Goto(self.returning())
             }
             Flow::Call(pc) => {
                 if let Some(v) = self.by_stub(l, pc) {
@@ -336,16 +352,15 @@ impl Builder<'_> {
     /// Takes the results, and goes on only when the callee returned here.
     fn after_call(&mut self, l: &mut Lift, i: &Instruction) -> End {
         let (rdx, rsp, rax) = (l.locals.gpr(RDX), l.locals.gpr(RSP), l.locals.gpr(RAX));
-        let pc = l.locals.temp32();
-        l.sink().local_set(rdx).local_set(rsp).local_set(rax).local_tee(pc);
+        l.sink().local_set(rdx).local_set(rsp).local_set(rax).local_set(self.ret);
         let next = i.next_ip();
-        let Some(&to) = self.analysis.index.get(&next) else {
-            l.sink().drop().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_();
-            return End::Exit(Vec::new());
-        };
-        l.sink().i32_const(next as i32).i32_ne().nop().if_(BlockType::Empty);
-        l.sink().local_get(pc).local_get(rax).local_get(rsp).local_get(rdx).return_().end();
+        let Some(&to) = self.analysis.index.get(&next) else { return End::Goto(self.returning()) };
+        let cond = l.locals.temp32();
+        l.sink().local_get(self.ret).i32_const(next as i32).i32_ne().local_set(cond);
+        let mark = l.code.len();
         l.reload(self.analysis.infos[to].used_in & !RESULTS);
-        End::Goto(self.edge(l, to))
+        let on = self.edge(l, to);
+        let on = self.exit(l, mark, End::Goto(on));
+        End::Branch { cond, yes: self.returning(), no: on, unlikely: true }
     }
 }

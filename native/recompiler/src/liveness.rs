@@ -8,7 +8,7 @@
 use crate::discover::{Block, Function};
 use crate::structure;
 use crate::summaries::Summaries;
-use crate::usage::{self, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
+use crate::usage::{self, ALL_FLAGS, ALL_REGISTERS, EVERYTHING, Set, Usage, gpr, xmm};
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 use std::collections::{BTreeSet, HashMap};
 use vkernel_abi::state::{R8, R9, R10, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
@@ -200,7 +200,7 @@ impl<'a> Analysis<'a> {
                 known.arguments(callee) & held | self.after_call(n) & !known.clobbers(callee) & !RESULTS | gpr(RSP)
             }
             Kind::Leave if info.traps() => gpr(RSP),
-            Kind::Leave if info.usage.last().is_some_and(|u| u.step) => EVERYTHING,
+            Kind::Leave if info.usage.last().is_some_and(|u| u.step) => held,
             Kind::Leave => RESULTS | self.returns,
             Kind::Jump | Kind::Branch | Kind::Indirect | Kind::Dispatch if info.outside.is_empty() => after,
             // To a label that was not found: whatever can have a meaning there.
@@ -225,10 +225,11 @@ impl<'a> Analysis<'a> {
         if self.switches { ABI_RETURNS } else { self.returns }
     }
 
-    /// Which registers may have a meaning where.
+    /// Which registers may have a meaning where; flags have none at an entry, nor behind a call, but for
+    /// those that an instruction reads there.
     pub fn spread_held(&mut self, known: &Summaries) {
         self.infos.iter_mut().for_each(|i| i.held_in = 0);
-        self.infos[0].held_in = EVERYTHING;
+        self.infos[0].held_in = ALL_REGISTERS;
         let mut changed = true;
         while changed {
             changed = false;
@@ -236,7 +237,7 @@ impl<'a> Analysis<'a> {
                 let info = &self.infos[n];
                 let mut held = info.held_in | info.writes | info.may_write;
                 if info.kind == Kind::Call {
-                    held = held & !known.clobbers(info.outside[0]) | ABI_RETURNS;
+                    held = held & !known.clobbers(info.outside[0]) & !ALL_FLAGS | ABI_RETURNS;
                 }
                 for s in self.infos[n].successors.clone() {
                     let new = self.infos[s].held_in | held;
@@ -244,6 +245,21 @@ impl<'a> Analysis<'a> {
                     self.infos[s].held_in = new;
                 }
             }
+        }
+        self.limit_syscalls();
+    }
+
+    /// SYSCALL reads flags, for r11: those that have a meaning.
+    fn limit_syscalls(&mut self) {
+        for info in &mut self.infos {
+            let mut held = info.held_in;
+            for (i, u) in info.block.iter().flat_map(|b| &b.instructions).zip(&mut info.usage) {
+                if is_barrier(i, u) && !u.step {
+                    u.reads &= held | !ALL_FLAGS;
+                }
+                held |= u.writes | u.may_write;
+            }
+            (info.reads, info.writes, info.may_write) = usage::of_block(&info.usage);
         }
     }
 
@@ -369,12 +385,7 @@ fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, jumps_t
         Kind::Indirect => successors = jumps_to,
         Kind::Leave | Kind::Dispatch => {}
     }
-    let (mut reads, mut writes, mut may_write) = (0, 0, 0);
-    for u in &usage {
-        reads |= u.reads & !writes;
-        writes |= u.writes;
-        may_write |= u.may_write;
-    }
+    let (reads, writes, may_write) = usage::of_block(&usage);
     let open = f.open_jumps.contains(&last.ip());
     Info { successors, outside, open, reads, writes, may_write, ..Info::new(Some(block), usage, kind) }
 }

@@ -8,11 +8,12 @@ use wasm_encoder::{BlockType, InstructionSink};
 /// How a block ends; targets are block indices.
 pub enum End {
     Goto(usize),
-    /// The condition is an i32 local.
+    /// The condition is an i32 local. `unlikely`: it hardly ever holds.
     Branch {
         cond: u32,
         yes: usize,
         no: usize,
+        unlikely: bool,
     },
     /// `index` (an i32 local) picks a target; `default`'s code, which leaves the function, runs where
     /// there is none.
@@ -301,8 +302,12 @@ impl Structurer<'_> {
         self.out.extend_from_slice(&g.nodes[x].body);
         match &g.nodes[x].end {
             End::Goto(t) => self.branch(x, *t),
-            End::Branch { cond, yes, no } => {
-                self.sink().local_get(*cond).if_(BlockType::Empty);
+            End::Branch { cond, yes, no, unlikely } => {
+                self.sink().local_get(*cond);
+                if *unlikely {
+                    self.sink().nop();
+                }
+                self.sink().if_(BlockType::Empty);
                 self.context.push(None);
                 self.branch(x, *yes);
                 self.sink().else_();

@@ -6,7 +6,7 @@ use vkernel_abi::state::{AF, CF, DF, OF, PF, R8, R9, R10, RAX, RBX, RCX, RDI, RD
 use vkernel_semantics::backend::{Backend, Bin, Cvt, Flow, Fp, Lazy, Rmw, Rounding, Un, Vec1, Vec2, VecShift, W};
 use vkernel_semantics::host_ops::Vector;
 use vkernel_semantics::operand::{address, is_memory};
-use vkernel_semantics::x87_values;
+use vkernel_semantics::{flags, x87_values};
 
 /// A set of guest resources: bits 0–15 general registers, 16–31 XMM, 32–38 flags (abi order).
 pub type Set = u64;
@@ -39,7 +39,7 @@ struct Notes {
     reads: Set,
     writes: Set,
     may_write: Set,
-    lazy: Option<Lazy<()>>,
+    lazy: Option<Lazy<Option<u64>>>,
 }
 
 impl Notes {
@@ -59,24 +59,11 @@ pub fn of(i: &Instruction) -> Usage {
         n.writes |= ALL_FLAGS;
     }
     if matches!(flow, Ok(Flow::Syscall)) {
-        n.reads |= SYSCALL_READS;
+        return Usage { reads: n.reads | SYSCALL_READS, writes: n.writes, may_write: n.may_write, step: false };
     }
-    // A flag that is only carried over (a shift by 0, CF of INC) is neither read nor written for good.
-    let carried = n.reads & n.writes & ALL_FLAGS & !flags(i.rflags_read());
-    Usage { reads: n.reads & !carried, writes: n.writes & !carried, may_write: n.may_write | carried, step: false }
-}
-
-/// The flags that the decoder's `bits` name.
-fn flags(bits: u32) -> Set {
-    const FLAGS: [(u32, usize); 6] = [
-        (RflagsBits::CF, CF),
-        (RflagsBits::PF, PF),
-        (RflagsBits::AF, AF),
-        (RflagsBits::ZF, ZF),
-        (RflagsBits::SF, SF),
-        (RflagsBits::OF, OF),
-    ];
-    FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f))
+    // A flag that the instruction only keeps, as INC does CF, matters when somebody reads it later.
+    let kept = n.reads & ALL_FLAGS & !flags_of(i.rflags_read());
+    Usage { reads: n.reads & !kept, writes: n.writes & !kept, may_write: n.may_write | n.writes & kept, step: false }
 }
 
 /// Number, arguments, stack (x86-64 psABI, A.2.1).
@@ -104,9 +91,33 @@ fn stepped(i: &Instruction) -> Usage {
             u.may_write |= set;
         }
     }
-    u.reads |= u.may_write | flags(i.rflags_read());
-    u.may_write |= flags(i.rflags_modified());
+    u.reads |= u.may_write | flags_of(i.rflags_read());
+    u.may_write |= flags_of(i.rflags_modified());
     u
+}
+
+/// Read before any write, written, and possibly written by a block's instructions.
+pub fn of_block(usage: &[Usage]) -> (Set, Set, Set) {
+    let (mut reads, mut writes, mut may_write) = (0, 0, 0);
+    for u in usage {
+        reads |= u.reads & !writes;
+        writes |= u.writes;
+        may_write |= u.may_write;
+    }
+    (reads, writes, may_write)
+}
+
+/// The decoder's flag bits as a set.
+fn flags_of(bits: u32) -> Set {
+    const FLAGS: [(u32, usize); 6] = [
+        (RflagsBits::CF, CF),
+        (RflagsBits::PF, PF),
+        (RflagsBits::AF, AF),
+        (RflagsBits::ZF, ZF),
+        (RflagsBits::SF, SF),
+        (RflagsBits::OF, OF),
+    ];
+    FLAGS.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |s, (_, f)| s | flag(*f))
 }
 
 /// Whether an instruction takes the stack pointer from memory that is not the frame's: then RET is a
@@ -123,87 +134,108 @@ pub fn switches_stack(i: &Instruction) -> bool {
 }
 
 impl Backend for Notes {
-    type V = ();
+    type V = Option<u64>;
     type X = ();
     type Fault = ();
     const INTERPRETER: bool = false;
 
-    fn known(&self, _: ()) -> Option<u64> {
-        None
+    fn known(&self, v: Option<u64>) -> Option<u64> {
+        v
     }
-    fn host_only(&mut self, i: &Instruction) -> Result<Flow<()>, ()> {
+    fn host_only(&mut self, i: &Instruction) -> Result<Flow<Option<u64>>, ()> {
         if !x87_values::is_translated(i) {
             return Ok(Flow::Step);
         }
         match i.mnemonic() {
             Mnemonic::Fnstsw if i.op0_kind() == OpKind::Register => {
                 self.reg(RAX);
-                self.set_reg(RAX, ());
+                self.set_reg(RAX, None);
             }
             Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip => {
                 self.lazy = None;
                 self.writes |= ALL_FLAGS;
             }
-            _ if (0..i.op_count()).any(|n| is_memory(i, n)) => address(self, i),
+            _ if (0..i.op_count()).any(|n| is_memory(i, n)) => {
+                address(self, i);
+            }
             _ => {}
         }
         if let Some(c) = x87_values::condition(i) {
-            vkernel_semantics::flags::cond(self, c);
+            flags::cond(self, c);
         }
         Ok(Flow::Next)
     }
-    fn c(&mut self, _: u64) {}
-    fn bin(&mut self, _: Bin, _: W, _: (), _: ()) {}
-    fn un(&mut self, _: Un, _: W, _: ()) {}
-    fn trunc(&mut self, _: W, _: ()) {}
-    fn select(&mut self, _: (), _: (), _: ()) {}
-    fn mul_hi(&mut self, _: bool, _: (), _: ()) {}
-    fn check_div(&mut self, _: ()) -> Result<(), ()> {
+    fn c(&mut self, value: u64) -> Option<u64> {
+        Some(value)
+    }
+    fn bin(&mut self, op: Bin, _: W, a: Option<u64>, b: Option<u64>) -> Option<u64> {
+        // What the lifter knows too: a shift by a constant that is not zero writes its flags.
+        if op == Bin::And { Some(a? & b?) } else { None }
+    }
+    fn un(&mut self, _: Un, _: W, _: Option<u64>) -> Option<u64> {
+        None
+    }
+    fn trunc(&mut self, _: W, _: Option<u64>) -> Option<u64> {
+        None
+    }
+    fn select(&mut self, _: Option<u64>, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        None
+    }
+    fn mul_hi(&mut self, _: bool, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        None
+    }
+    fn check_div(&mut self, _: Option<u64>) -> Result<(), ()> {
         Ok(())
     }
-    fn div128(&mut self, _: bool, _: ()) -> Result<(), ()> {
+    fn div128(&mut self, _: bool, _: Option<u64>) -> Result<(), ()> {
         self.read(gpr(0) | gpr(2));
         self.writes |= gpr(0) | gpr(2);
         Ok(())
     }
-    fn reg(&mut self, r: usize) {
+    fn reg(&mut self, r: usize) -> Option<u64> {
         self.read(gpr(r));
+        None
     }
-    fn set_reg(&mut self, r: usize, _: ()) {
+    fn set_reg(&mut self, r: usize, _: Option<u64>) {
         self.writes |= gpr(r);
     }
-    fn stored_flag(&mut self, f: usize) {
+    fn stored_flag(&mut self, f: usize) -> Option<u64> {
         if f != DF {
             self.read(flag(f));
         }
+        None
     }
-    fn store_flag(&mut self, f: usize, _: ()) {
+    fn store_flag(&mut self, f: usize, _: Option<u64>) {
         if f != DF {
             self.writes |= flag(f);
         }
     }
-    fn lazy(&mut self) -> &mut Option<Lazy<()>> {
+    fn lazy(&mut self) -> &mut Option<Lazy<Option<u64>>> {
         &mut self.lazy
     }
-    fn fs_base(&mut self) {}
-    fn gs_base(&mut self) {}
-    fn load(&mut self, _: W, _: ()) -> Result<(), ()> {
+    fn fs_base(&mut self) -> Option<u64> {
+        None
+    }
+    fn gs_base(&mut self) -> Option<u64> {
+        None
+    }
+    fn load(&mut self, _: W, _: Option<u64>) -> Result<Option<u64>, ()> {
+        Ok(None)
+    }
+    fn store(&mut self, _: W, _: Option<u64>, _: Option<u64>) -> Result<(), ()> {
         Ok(())
     }
-    fn store(&mut self, _: W, _: (), _: ()) -> Result<(), ()> {
+    fn load128(&mut self, _: Option<u64>, _: bool) -> Result<(), ()> {
         Ok(())
     }
-    fn load128(&mut self, _: (), _: bool) -> Result<(), ()> {
+    fn store128(&mut self, _: Option<u64>, _: (), _: bool) -> Result<(), ()> {
         Ok(())
     }
-    fn store128(&mut self, _: (), _: (), _: bool) -> Result<(), ()> {
-        Ok(())
+    fn rmw(&mut self, _: Rmw, _: W, _: Option<u64>, _: Option<u64>) -> Result<Option<u64>, ()> {
+        Ok(None)
     }
-    fn rmw(&mut self, _: Rmw, _: W, _: (), _: ()) -> Result<(), ()> {
-        Ok(())
-    }
-    fn cmpxchg(&mut self, _: W, _: (), _: (), _: ()) -> Result<(), ()> {
-        Ok(())
+    fn cmpxchg(&mut self, _: W, _: Option<u64>, _: Option<u64>, _: Option<u64>) -> Result<Option<u64>, ()> {
+        Ok(None)
     }
     fn fence(&mut self) {}
     fn repeat(&mut self, copy: bool, _: W) -> Result<(), ()> {
@@ -212,11 +244,11 @@ impl Backend for Notes {
         self.writes |= changed;
         Ok(())
     }
-    fn cmpxchg16b(&mut self, _: ()) -> Result<(), ()> {
+    fn cmpxchg16b(&mut self, _: Option<u64>) -> Result<Option<u64>, ()> {
         let pair = gpr(RAX) | gpr(RDX);
         self.read(pair | gpr(RBX) | gpr(RCX));
         self.writes |= pair;
-        Ok(())
+        Ok(None)
     }
     fn repeat_compare(&mut self, scan: bool, _: W, _: bool) -> Result<(), ()> {
         let changed = gpr(RCX) | gpr(RDI) | if scan { 0 } else { gpr(RSI) };
@@ -226,15 +258,19 @@ impl Backend for Notes {
         self.may_write |= ALL_FLAGS;
         Ok(())
     }
-    fn mxcsr(&mut self) {}
-    fn set_mxcsr(&mut self, _: ()) -> Result<(), ()> {
+    fn mxcsr(&mut self) -> Option<u64> {
+        None
+    }
+    fn set_mxcsr(&mut self, _: Option<u64>) -> Result<(), ()> {
         Ok(())
     }
     fn cpuid(&mut self) {
         self.read(gpr(RAX) | gpr(RCX));
         self.writes |= gpr(RAX) | gpr(RBX) | gpr(RCX) | gpr(RDX);
     }
-    fn host(&mut self, _: u32, _: (), _: ()) {}
+    fn host(&mut self, _: u32, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        None
+    }
     fn xmm(&mut self, r: usize) {
         self.read(xmm(r));
     }
@@ -244,17 +280,52 @@ impl Backend for Notes {
     fn vconst(&mut self, _: u128) {}
     fn vec1(&mut self, _: Vec1, _: ()) {}
     fn blend(&mut self, _: W, _: (), _: (), _: ()) {}
-    fn round(&mut self, _: Rounding, _: W, _: ()) {}
-    fn vec2(&mut self, _: Vec2, _: (), _: ()) {}
-    fn vec_shift(&mut self, _: VecShift, _: (), _: ()) {}
-    fn host_vector(&mut self, _: Vector, _: u8, _: (), _: (), _: ()) {}
-    fn shuffle(&mut self, _: (), _: (), _: [u8; 16]) {}
-    fn extract(&mut self, _: W, _: (), _: u8) {}
-    fn replace(&mut self, _: W, _: (), _: u8, _: ()) {}
-    fn bitmask(&mut self, _: W, _: ()) {}
-    fn fp(&mut self, _: Fp, _: W, _: (), _: ()) {}
-    fn fcmp(&mut self, _: W, _: (), _: (), _: bool) -> ((), (), ()) {
-        ((), (), ())
+    fn round(&mut self, _: Rounding, _: W, _: Option<u64>) -> Option<u64> {
+        None
     }
-    fn cvt(&mut self, _: Cvt, _: ()) {}
+    fn vec2(&mut self, _: Vec2, _: (), _: ()) {}
+    fn vec_shift(&mut self, _: VecShift, _: (), _: Option<u64>) {}
+    fn host_vector(&mut self, _: Vector, _: u8, _: (), _: (), _: Option<u64>) {}
+    fn shuffle(&mut self, _: (), _: (), _: [u8; 16]) {}
+    fn extract(&mut self, _: W, _: (), _: u8) -> Option<u64> {
+        None
+    }
+    fn replace(&mut self, _: W, _: (), _: u8, _: Option<u64>) {}
+    fn bitmask(&mut self, _: W, _: ()) -> Option<u64> {
+        None
+    }
+    fn fp(&mut self, _: Fp, _: W, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        None
+    }
+    fn fcmp(&mut self, _: W, _: Option<u64>, _: Option<u64>, _: bool) -> (Option<u64>, Option<u64>, Option<u64>) {
+        (None, None, None)
+    }
+    fn cvt(&mut self, _: Cvt, _: Option<u64>) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_are_only_kept_are_not_read() {
+        let cf = flag(CF);
+        // Bytes, flags read, surely written, possibly written.
+        let cases: [(&[u8], Set, Set, Set); 6] = [
+            (&[0xc1, 0xe0, 5], 0, ALL_FLAGS, 0),     // shl eax,5
+            (&[0xd3, 0xe0], 0, 0, ALL_FLAGS),        // shl eax,cl
+            (&[0xff, 0xc0], 0, ALL_FLAGS & !cf, cf), // inc eax
+            (&[0x83, 0x00, 1], 0, ALL_FLAGS, 0),     // add dword [rax],1
+            (&[0x83, 0x10, 1], cf, ALL_FLAGS, 0),    // adc dword [rax],1
+            (&[0x0f, 0x05], ALL_FLAGS, 0, 0),        // syscall: r11
+        ];
+        for (bytes, reads, writes, may_write) in cases {
+            let i = iced_x86::Decoder::new(64, bytes, 0).decode();
+            let u = of(&i);
+            let flags = [u.reads, u.writes, u.may_write].map(|s| s & ALL_FLAGS);
+            assert_eq!(flags, [reads, writes, may_write], "{i}");
+        }
+    }
 }

@@ -109,7 +109,7 @@ pub fn binary<B: Backend>(b: &mut B, i: &Instruction) -> Done<B> {
     let x = read(b, i, 0)?;
     if is_memory(i, 0) {
         // The store can fault, so flags change after it.
-        let carry = get_flag(b, CF);
+        let carry = if matches!(m, M::Adc | M::Sbb) { get_flag(b, CF) } else { b.c(0) };
         let r = value(b, m, w, x, y, carry);
         write(b, i, 0, r)?;
         apply(b, m, w, x, y);
