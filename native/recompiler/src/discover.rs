@@ -2,8 +2,8 @@
 //!
 //! Entries: FDEs of .eh_frame, symbols, the ELF entry, targets of direct calls, words in data and
 //! relocation addends that point at an FDE's start, and every direct jump target outside its own
-//! function. Inside a function, words in data and jump-table entries that point at it become targets
-//! of its indirect jumps. A miss costs speed only: the interpreter runs it.
+//! function. Words in data and jump-table entries that point into a function become targets of its
+//! indirect jumps. A miss costs speed only: the interpreter runs it.
 
 use crate::elf::Elf;
 use crate::tables::{self, Table};
@@ -31,8 +31,9 @@ pub struct Function {
     pub tables: HashMap<u64, Table>,
     /// Those of `switch_targets` that other indirect jumps may lead to.
     pub labels: BTreeSet<u64>,
-    /// Indirect jumps that may lead to a label of the function which was not found.
+    /// Indirect jumps that may lead to a label that was not found, and those that lead to found ones only.
     pub open_jumps: HashSet<u64>,
+    pub closed_jumps: HashSet<u64>,
     /// May be called other than by the direct calls and jumps found: a pointer to it is in the data or
     /// made by an instruction, or it has a name that others can bind to.
     pub indirect: bool,
@@ -373,7 +374,8 @@ impl<'a> Program<'a> {
         labels.retain(|t| blocks.contains_key(t));
         let switch_targets: BTreeSet<u64> = tables.values().flat_map(|t| &t.targets).chain(&labels).copied().collect();
         let switch_targets = switch_targets.into_iter().collect();
-        Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, indirect: true })
+        let closed_jumps = open_jumps.extract_if(|jump| self.is_closed(*jump, &blocks, &labels)).collect();
+        Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, closed_jumps, indirect: true })
     }
 }
 

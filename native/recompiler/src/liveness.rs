@@ -57,8 +57,9 @@ pub struct Info<'a> {
     pub successors: Vec<usize>,
     /// Direct targets outside the function: of a call, or of the jumps that leave. None: not known.
     pub outside: Vec<Option<u64>>,
-    /// An indirect jump that may lead to a label of the function which was not found.
+    /// An indirect jump that may lead to a label which was not found; one that leads to found ones only.
     open: bool,
+    closed: bool,
     pub dirty_in: Set,
     /// Live at the start, in the state or in a local.
     pub live_in: Set,
@@ -83,6 +84,7 @@ impl<'a> Info<'a> {
             successors: Vec::new(),
             outside: Vec::new(),
             open: false,
+            closed: false,
             dirty_in: 0,
             live_in: 0,
             used_in: 0,
@@ -196,12 +198,13 @@ impl<'a> Analysis<'a> {
         let outside = info.outside.iter().fold(0, |s, t| s | known.reads(*t)) & held;
         match info.kind {
             Kind::Call => {
-                let callee = info.outside[0];
-                known.arguments(callee) & held | self.after_call(n) & !known.clobbers(callee) & !RESULTS | gpr(RSP)
+                let kept = self.after_call(n) & !known.clobbers(info.outside[0]) & !RESULTS;
+                known.arguments(info.outside[0]) & held | kept | gpr(RSP)
             }
             Kind::Leave if info.traps() => gpr(RSP),
-            Kind::Leave if info.usage.last().is_some_and(|u| u.step) => held,
+            Kind::Leave if info.usage.last().is_some_and(|u| u.step) => EVERYTHING,
             Kind::Leave => RESULTS | self.returns,
+            Kind::Indirect if info.closed => self.after(self.dispatch()),
             Kind::Jump | Kind::Branch | Kind::Indirect | Kind::Dispatch if info.outside.is_empty() => after,
             // To a label that was not found: whatever can have a meaning there.
             Kind::Indirect | Kind::Dispatch if info.open => after | held & ALL_REGISTERS | self.returns,
@@ -225,8 +228,7 @@ impl<'a> Analysis<'a> {
         if self.switches { ABI_RETURNS } else { self.returns }
     }
 
-    /// Which registers may have a meaning where; flags have none at an entry, nor behind a call, but for
-    /// those that an instruction reads there.
+    /// Which registers may have a meaning where; flags have none at an entry or behind a call, for SYSCALL.
     pub fn spread_held(&mut self, known: &Summaries) {
         self.infos.iter_mut().for_each(|i| i.held_in = 0);
         self.infos[0].held_in = ALL_REGISTERS;
@@ -246,20 +248,9 @@ impl<'a> Analysis<'a> {
                 }
             }
         }
-        self.limit_syscalls();
-    }
-
-    /// SYSCALL reads flags, for r11: those that have a meaning.
-    fn limit_syscalls(&mut self) {
-        for info in &mut self.infos {
-            let mut held = info.held_in;
-            for (i, u) in info.block.iter().flat_map(|b| &b.instructions).zip(&mut info.usage) {
-                if is_barrier(i, u) && !u.step {
-                    u.reads &= held | !ALL_FLAGS;
-                }
-                held |= u.writes | u.may_write;
-            }
-            (info.reads, info.writes, info.may_write) = usage::of_block(&info.usage);
+        for i in &mut self.infos {
+            usage::limit_syscalls(i.block.map_or(&[], |b| &b.instructions), &mut i.usage, i.held_in);
+            (i.reads, i.writes, i.may_write) = usage::of_block(&i.usage);
         }
     }
 
@@ -294,7 +285,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// What the blocks behind a block may read.
-    pub fn after(&self, n: usize) -> Set {
+    fn after(&self, n: usize) -> Set {
         self.infos[n].successors.iter().fold(0, |s, t| s | self.infos[*t].live_in)
     }
 
@@ -386,8 +377,8 @@ fn info<'a>(f: &Function, block: &'a Block, index: &HashMap<u64, usize>, jumps_t
         Kind::Leave | Kind::Dispatch => {}
     }
     let (reads, writes, may_write) = usage::of_block(&usage);
-    let open = f.open_jumps.contains(&last.ip());
-    Info { successors, outside, open, reads, writes, may_write, ..Info::new(Some(block), usage, kind) }
+    let (open, closed) = (f.open_jumps.contains(&last.ip()), f.closed_jumps.contains(&last.ip()));
+    Info { successors, outside, open, closed, reads, writes, may_write, ..Info::new(Some(block), usage, kind) }
 }
 
 /// Dirty sets before each instruction, and after the last. A barrier stores what is live; what is

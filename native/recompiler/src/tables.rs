@@ -5,9 +5,12 @@
 //! address is merely made nearby may be another switch's of the same size. Every jump that is not complete
 //! may lead to a label that was not found, and keeps all that such a label could read (liveness.rs).
 
-use crate::discover::{Extent, Program, holds};
-use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
-use std::collections::BTreeMap;
+use crate::discover::{Block, Extent, Program, holds};
+use crate::elf::Segment;
+use iced_x86::{
+    Code, ConditionCode, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpAccess, OpKind, Register,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct Table {
@@ -76,6 +79,47 @@ impl Program<'_> {
             }
         }
         all
+    }
+
+    /// Whether a jump reads a word of a table by a byte just extended, as interpreters' computed gotos do:
+    /// there are 256 entries, and when all are labels of the function and the guest cannot change them,
+    /// there is nowhere else to go.
+    pub(crate) fn is_closed(&self, jump: u64, blocks: &BTreeMap<u64, Block>, labels: &BTreeSet<u64>) -> bool {
+        let Some((_, block)) = blocks.range(..=jump).next_back() else { return false };
+        let mut before = block.instructions.iter().rev();
+        let Some(mut read) = before.next() else { return false };
+        let mut info = InstructionInfoFactory::new();
+        let mut writer = |r: Register| {
+            before.find(|i| {
+                let used = info.info(i).used_registers().iter();
+                used.clone().any(|u| u.register().full_register() == r && u.access() != OpAccess::Read)
+            })
+        };
+        if read.op0_kind() == OpKind::Register {
+            let Some(load) = writer(read.op0_register()) else { return false };
+            read = load;
+        }
+        let jumps_or_loads = read.ip() == jump || read.code() == Code::Mov_r64_rm64;
+        let index = read.memory_index();
+        if !jumps_or_loads
+            || read.memory_base() != Register::None
+            || read.memory_index_scale() != 8
+            || !index.is_gpr64()
+        {
+            return false;
+        }
+        let is_byte = |i: &Instruction| match i.mnemonic() {
+            Mnemonic::Movzx => i.memory_size() == MemorySize::UInt8 || i.op1_register().size() == 1,
+            Mnemonic::And => matches!(i.code(), Code::And_rm32_imm32 | Code::And_EAX_imm32) && i.immediate32() == 0xff,
+            _ => false,
+        };
+        let table = read.memory_displacement64().wrapping_sub(self.base);
+        let fixed = |s: &Segment| !s.write && table >= s.vaddr && table + 256 * 8 <= s.vaddr + s.filesz;
+        let entry = |n: u64| Some(u64::from_le_bytes(self.elf.at(table + 8 * n)?.get(..8)?.try_into().ok()?));
+        writer(index).is_some_and(is_byte)
+            && self.base == 0
+            && self.elf.segments.iter().any(fixed)
+            && (0..256).all(|n| entry(n).is_some_and(|t| labels.contains(&t)))
     }
 
     /// The entries of one table, while they point into the function and no other table begins.

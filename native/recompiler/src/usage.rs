@@ -107,6 +107,16 @@ pub fn of_block(usage: &[Usage]) -> (Set, Set, Set) {
     (reads, writes, may_write)
 }
 
+/// SYSCALL reads the flags, for r11: those that have a meaning, `held` at the block's start.
+pub fn limit_syscalls(instructions: &[Instruction], usage: &mut [Usage], mut held: Set) {
+    for (i, u) in instructions.iter().zip(usage) {
+        if i.mnemonic() == Mnemonic::Syscall {
+            u.reads &= held | !ALL_FLAGS;
+        }
+        held |= u.writes | u.may_write;
+    }
+}
+
 /// The decoder's flag bits as a set.
 fn flags_of(bits: u32) -> Set {
     const FLAGS: [(u32, usize); 6] = [
