@@ -85,6 +85,24 @@ c: v ^= i; goto step;
 d: v -= 7; if (v & 1) goto b; goto step;
 }
 
+/* A table of 256 labels read by a byte, as CPython's interpreter has one: no comparison, and values in registers
+   of every kind from one label to the next. */
+__attribute__((noinline)) static long scaled(long a, long b) { return a * 3 + b; }
+__attribute__((noinline)) static long by_byte(const uint8_t *code, int n) {
+  static void *const labels[256] = { [0 ... 255] = &&rest, [3] = &&add, [5 ... 60] = &&turn, [61 ... 99] = &&call, [100 ... 140] = &&divide, [250] = &&real };
+  const uint8_t *p = code, *end = code + n;
+  long a = 1, b = 2, c = 3, d = 5;
+  double f = 1;
+#define GO do { if (p >= end) return a ^ b ^ c ^ d ^ (long)f; goto *labels[*p++]; } while (0)
+  GO;
+add: a += b; GO;
+turn: { long t = a; a = b; b = c; c = d; d = t + 1; } GO;
+call: a = scaled(a, d) & 0xffff; GO;
+divide: b = (unsigned long)b / (unsigned char)(c | 1); d ^= b << (c & 31); GO;
+real: f = f * 1.5 + (double)(a & 7); if (f > 1e9) f = 1; GO;
+rest: c = c * 33 + p[-1]; GO;
+}
+
 /* Duff's device: a table into the middle of a loop. */
 __attribute__((noinline)) static unsigned duff(const uint8_t *p, unsigned n) {
   unsigned s = 0, k = (n + 7) / 8;
@@ -108,6 +126,7 @@ int main(void) {
   for (int round = 0; round < 20; round++) {
     for (unsigned i = 0; i < sizeof code; i++) code[i] = next() >> 24;
     printf("%ld %u %ld %ld", dense(code, sizeof code), two(code, sizeof code), threaded(code, sizeof code), differences(code, sizeof code));
+    printf(" %ld", by_byte(code, sizeof code));
     for (unsigned n = 0; n < 18; n++) printf(" %x", duff(code, n));
     puts("");
   }
