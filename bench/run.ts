@@ -1,8 +1,9 @@
 /**
- * `npm run bench -- [cpu] [calls] [files] [start] | services [--rootfs DIR --image DIR] [--only TEXT] [--rounds N]`.
+ * `npm run bench -- [cpu] [calls] [files] [start] [build] | services [--rootfs DIR --image DIR] [--only TEXT] [--rounds N]`.
  * Without names: all but `services`, which has an image of its own. A daemon of its own runs for the time of the bench.
  */
 import { parseArgs } from 'node:util'
+import { build } from './build.ts'
 import { calls } from './calls.ts'
 import { measure, workloads } from './cpu.ts'
 import { elapsed, FILES, SERVICES } from './elapsed.ts'
@@ -32,3 +33,4 @@ if (wanted('cpu')) {
   }
   report('cpu', rows)
 }
+if (wanted('build')) await build(values.rootfs)

@@ -9,6 +9,8 @@ import { Budget } from '../image/layers.ts'
 import { isBuilt, openLayout } from '../image/oci.ts'
 import { Progress } from '../image/progress.ts'
 import { readImage } from '../image/source.ts'
+import { writeHints } from '../image/hints.ts'
+import { hintsOf, readProfiles, type Profile } from '../image/profile.ts'
 import { resolveImage } from '../image/store.ts'
 import { BuildError, readExtent } from '../image/tree.ts'
 import { withWorkspace } from '../image/workspace.ts'
@@ -62,8 +64,44 @@ function lines(a: Analysis, all: boolean): string[] {
   ]
 }
 
+const options = {
+  json: { type: 'boolean' }, all: { type: 'boolean' },
+  profile: { type: 'string', multiple: true }, 'flame-graph': { type: 'string' }, hints: { type: 'string' },
+} as const
+
+/** What ran translated and what did not, with the causes; files that hold more are written when asked for. */
+async function analyzeProfile(files: readonly string[], values: { json?: boolean | undefined; all?: boolean | undefined; 'flame-graph'?: string | undefined; hints?: string | undefined }): Promise<number> {
+  const svg = values['flame-graph']
+  if (svg && files.length > 1) throw new BuildError('analyze: a flame graph is of one profile')
+  // A flame graph alone asks for no causes, which take discovery of every file concerned.
+  const causes = !svg || values.hints !== undefined || values.json === true
+  const p = await readProfiles(files, { svg, causes })
+  const hints = hintsOf(p)
+  if (values.hints) writeHints(values.hints, hints)
+  print(values.json, p, () => profileLines(p, { causes, all: values.all === true, svg, hints: values.hints ? [...hints.values()].reduce((s, l) => s + l.length, 0) : undefined, hintFile: values.hints }))
+  return 0
+}
+
+function profileLines(p: Profile, o: { causes: boolean; all: boolean; svg: string | undefined; hints: number | undefined; hintFile: string | undefined }): string[] {
+  const time = p.code + p.interpreter + p.host
+  const share = (n: number, of: number, digits = 1): string => `${(of ? 100 * n / of : 0).toFixed(digits)} %`
+  const executed = (p.translated ?? 0) + p.interpreted
+  const places = p.places.slice(0, o.all ? undefined : 15)
+  return [
+    `time: ${time} ms sampled: ${share(p.code, time)} translated code, ${share(p.interpreter, time)} interpreter, ${share(p.host, time)} loader and host calls`,
+    p.translated === undefined
+      ? `instructions: ${p.interpreted} interpreted; an image built with --count counts the translated ones too`
+      : `instructions: ${executed}, of which ${share(p.translated, executed, 4)} ran translated and ${p.interpreted} were interpreted`,
+    ...(o.causes ? columns(p.causes.map((c) => [`  ${c.cause}`, share(c.instructions, p.translated === undefined ? p.interpreted : executed, 4), `${c.instructions} instructions`, `${c.times} times`])) : []),
+    ...(o.causes && places.length ? ['where interpretation began:', ...columns(places.map((l) => [`  ${l.path ?? '?'}`, `0x${l.vaddr.toString(16)}`, l.symbol, l.cause, String(l.instructions)]))] : []),
+    ...(o.svg ? [`flame graph: ${o.svg}`] : []),
+    ...(o.hintFile ? [`hints: ${o.hints} addresses in ${o.hintFile}; \`recompiler build --hints ${o.hintFile} …\` translates them`] : []),
+  ]
+}
+
 export async function analyzeVerb(argv: string[]): Promise<number> {
-  const { values, positionals } = args('analyze', { args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, all: { type: 'boolean' } } })
+  const { values, positionals } = args('analyze', { args: argv, allowPositionals: true, options })
+  if (values.profile) return analyzeProfile([...values.profile, ...positionals], values)
   const a = await analyze(positionals)
   print(values.json, a, () => lines(a, values.all === true))
   return 0

@@ -3,11 +3,13 @@ import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { build, type Input } from '../image/build.ts'
+import { readHints } from '../image/hints.ts'
 import { fromHost } from '../image/from-host.ts'
 import { Budget } from '../image/layers.ts'
 import type { Progress } from '../image/progress.ts'
 import { defaultConfig, readImage, type SourceKind } from '../image/source.ts'
 import { readStub } from '../image/stub.ts'
+import type { Totals } from '../image/translate.ts'
 import { checkName, nameImage, ownPath } from '../image/store.ts'
 import { BuildError, fromDirectory } from '../image/tree.ts'
 import { checkPolicy, type Policy } from '../policy/policy.ts'
@@ -31,7 +33,7 @@ const options = {
   output: { type: 'string', short: 'o' }, tag: { type: 'string', short: 't' },
   rootfs: { type: 'string' }, 'from-host': { type: 'boolean' }, oci: { type: 'string' }, 'docker-archive': { type: 'string' }, image: { type: 'string' },
   exec: { type: 'string' }, policy: { type: 'string' }, egress: { type: 'string', multiple: true }, publish: { type: 'string', multiple: true }, network: { type: 'string' }, 'max-size': { type: 'string' },
-  'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' }, 'no-stubs': { type: 'boolean' }, json: { type: 'boolean' },
+  'no-translate': { type: 'boolean' }, 'no-cache': { type: 'boolean' }, 'no-stubs': { type: 'boolean' }, hints: { type: 'string' }, count: { type: 'boolean' }, json: { type: 'boolean' },
 } as const
 
 function chooseInput(values: Record<string, string | boolean | string[] | undefined>, positionals: readonly string[]): Reader {
@@ -63,24 +65,40 @@ function choosePolicy(values: { exec?: string | undefined; policy?: string | und
   }
 }
 
+/** How much of the code is translated, and which instructions are not. */
+function coverage(t: Totals): string[] {
+  const list = (of: Readonly<Record<string, number>>): string => Object.entries(of).slice(0, 8).map(([name, n]) => `${name} ${n}`).join(', ') + (Object.keys(of).length > 8 ? ', …' : '')
+  const count = (of: Readonly<Record<string, number>>): number => Object.values(of).reduce((s, n) => s + n, 0)
+  const stepped = count(t.stepped), unknown = count(t.unknown)
+  const share = (n: number): string => (100 * n / t.instructions).toFixed(3)
+  return [
+    `covered: ${(100 * t.covered / t.text).toFixed(1)} % of the text (the rest is padding, data, and code that was not found); ${t.instructions} instructions, ${share(t.instructions - stepped - unknown)} % of them translated`,
+    ...(stepped ? [`left to the interpreter: ${share(stepped)} %: ${list(t.stepped)}`] : []),
+    ...(unknown ? [`unsupported (SIGILL when they run): ${share(unknown)} %: ${list(t.unknown)}`] : []),
+  ]
+}
+
 export async function buildVerb(argv: string[]): Promise<number> {
   const { values, positionals } = args('build', { args: argv, allowPositionals: true, options })
   const { output, tag } = values
   if (!output && !tag) throw new BuildError('build: where to? give -o DIR or -t NAME')
   const policy = choosePolicy(values)
   const read = chooseInput(values, positionals)
+  const hints = values.hints ? readHints(values.hints) : undefined
   // A name that stands for a layout elsewhere is checked before the work, not after it.
   const out = output ?? ownPath(tag!)
   if (output && tag) checkName(tag)
   const result = await build(read, {
     out, policy, translate: !values['no-translate'],
     ...(values['no-stubs'] ? {} : { stub: readStub() }),
+    ...(hints ? { hints } : {}), ...(values.count ? { count: true } : {}),
     ...(values['no-cache'] ? {} : { cache: cacheDirectory() }),
   })
   if (output && tag) nameImage(tag, output)
   const { totals } = result
   print(values.json, { ...result, directory: out, ...(tag ? { name: tag } : {}) }, () => [
     `${tag ?? out}: ${result.programs} programs (${result.elfs} ELF files) ${result.digest}`,
+    ...(totals.functions ? coverage(totals) : []),
     ...(totals.functions ? [`translated: ${totals.functions} functions, ${bytes(totals.text)} of x86 text to ${bytes(totals.native)} of native code (${(totals.native / totals.text).toFixed(1)} times); ${totals.cached} of ${result.elfs} files from the cache`] : []),
     ...result.refused.map((r) => `refused: ${r}`),
   ])

@@ -71,10 +71,19 @@ test('analyze reads an image that is not built yet', (t) => {
   t.deepEqual(a.elfs[0]!.paths, ['/bin/tiny'])
 })
 
-test('extract shows a function', (t) => {
-  const r = recompiler('extract', image, '400078', '--elf', '/bin/tiny')
-  t.is(r.status, 0, r.stderr)
-  t.regex(r.stdout, /-- x86 [\s\S]*syscall[\s\S]*-- wasm\n +\(func[\s\S]*-- native/)
+test('extract shows a function: the x86 instruction, and beside it its wasm and native code', (t) => {
+  for (const how of [['400078'], ['--address', '0x400078']]) {
+    const r = recompiler('extract', image, ...how, '--elf', '/bin/tiny')
+    t.is(r.status, 0, r.stderr)
+    const rows = r.stdout.split('\n').map((l) => [l.slice(0, 40).trim(), l.slice(41, 83).trim(), l.slice(84).trim()] as const)
+    const from = rows.findIndex(([x86]) => / syscall$/.test(x86))
+    const own = rows.slice(from, from + 1 + rows.slice(from + 1).findIndex(([x86]) => x86 !== ''))
+    // The import 0 is `syscall`; its call is native code of this instruction.
+    t.true(own.some(([, wasm]) => wasm === 'call 0'), r.stdout)
+    t.true(own.some(([, , native]) => /^[0-9a-f]+ {2}call /.test(native)), r.stdout)
+  }
+  t.like(recompiler('extract', image, 'a', '--symbol', 'b'), { status: 125 })
+  t.regex(recompiler('extract', image, '--address', 'main').stderr, /--address main: write it in hexadecimal/)
   t.like(recompiler('extract', image, 'main', '--elf', '/bin/none'), { status: 125, stderr: `recompiler: the image has no file /bin/none; \`recompiler analyze --all ${image}\` lists the programs\n` })
 })
 

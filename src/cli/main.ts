@@ -36,15 +36,18 @@ images
       --no-translate              interpret everything: a fast build, a slow image
       --no-cache                  translate everything anew
       --no-stubs                  keep the executables themselves in the image's layer
+      --hints FILE                translate these addresses as well (analyze --profile)
+      --count                     translated code counts its instructions: slower, for profiles
   images                          names in the store
   rmi NAME...                     remove names
   verify IMAGE                    check signature, parts and contents; exit 1 when a check fails
   inspect IMAGE                   manifest, policy, sizes
   analyze IMAGE | ELF...          programs, libraries, calls, and what is not supported
-  extract IMAGE SYMBOL|ADDRESS [--elf PATH]   x86, wasm and native code of one function
+  analyze --profile FILE... [--hints OUT] [--flame-graph OUT.svg]   what ran translated, what did not, and why
+  extract IMAGE [--elf PATH] --symbol NAME | --address 0x…   x86, wasm and native code of one function, side by side
 
 programs
-  run [-i] [-t] [-e K=V] [-w DIR] [-u USER] [-p [IP:][HOSTPORT]:PORT] IMAGE PATH [ARG...]
+  run [-i] [-t] [-e K=V] [-w DIR] [-u USER] [-p [IP:][HOSTPORT]:PORT] [--profile FILE] IMAGE PATH [ARG...]
   exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] CONTAINER PATH [ARG...]
   ps [-a | --wait [CONTAINER]]    running containers; --wait: their threads, and what each waits on
   policy CONTAINER [--egress RULE]... [--no-egress]   what it may reach, has used, was refused; narrower rules

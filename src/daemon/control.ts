@@ -198,7 +198,7 @@ class Session {
       this.greeted = true
       this.send({
         type: 'hello', version: PROTOCOL_VERSION, daemon: 'vkernel 0.1.0', pid: process.pid,
-        capabilities: ['run', 'exec', 'detach', 'mounts', 'ports', 'policy', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'watch', 'waits', 'shutdown'],
+        capabilities: ['run', 'exec', 'detach', 'mounts', 'ports', 'policy', 'ps', 'logs', 'stop', 'wait', 'rm', 'audit', 'watch', 'waits', 'profile', 'shutdown'],
       })
       return
     }
@@ -282,9 +282,11 @@ class Session {
   private start(m: Message): void {
     const detached = m['type'] === 'run' && m['detached'] === true
     const stdio = this.fds.splice(0, 3)
+    const profile = m['profile'] === true ? this.fds.shift() : undefined
     try {
       if (stdio.length !== (detached ? 0 : 3) || this.job) throw new VkError('VK_ERR_PROTOCOL', 'run needs stdin, stdout and stderr, once a connection')
       const request = startOf(m)
+      if (m['profile'] === true && (profile === undefined || detached || m['type'] !== 'run')) throw new VkError('VK_ERR_PROTOCOL', 'a profile needs a run that is waited for, and a fourth descriptor')
       if (detached && request.tty) throw new VkError('VK_ERR_PROTOCOL', 'a detached container has no terminal: -d or -t')
       const watcher = m['type'] === 'run' && typeof m['watch'] === 'object' && m['watch'] !== null ? this.watcher(watchOf(m['watch'] as Message)) : undefined
       this.detach = detached || m['detachOnClose'] === true
@@ -298,11 +300,11 @@ class Session {
       this.job = m['type'] === 'exec'
         ? this.runtime.exec(needed(m, 'container'), request, stdio, callbacks)
         : this.runtime.run({
-          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m), ports: textsOf(m, 'ports') ?? [], watcher,
+          ...request, stdio, detached, image: needed(m, 'image'), name: text(m, 'name') || undefined, rm: m['rm'] === true, mounts: mountsOf(m), ports: textsOf(m, 'ports') ?? [], watcher, profile,
         }, callbacks)
       if (watcher) this.watching = { on: this.job.running, watcher }
     } finally {
-      for (const fd of stdio) closeSync(fd)
+      for (const fd of profile === undefined ? stdio : [...stdio, profile]) closeSync(fd)
     }
   }
 

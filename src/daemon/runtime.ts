@@ -29,6 +29,8 @@ export interface RunRequest extends StartRequest {
   readonly stdio: readonly number[]
   /** Watches from the first call on. */
   readonly watcher: Watcher | undefined
+  /** Takes a profile of the container's processes. */
+  readonly profile?: number | undefined
 }
 
 export interface Result { readonly code: number; readonly signal?: number; readonly error?: string }
@@ -173,7 +175,7 @@ export class Runtime {
       this.entries.set(id, entry)
       if (q.watcher) running.watchers.add(q.watcher)
       this.watch(running, ring.doorbell, () => { drainEvent(ring.doorbell); return true })
-      running.job = this.spawn(running, start, q.tty, stdio, callbacks, [])
+      running.job = this.spawn(running, start, q.tty, stdio, callbacks, { join: [], profile: q.profile })
       return running.job
     } catch (e) {
       if (running) {
@@ -205,10 +207,10 @@ export class Runtime {
   /** Starts another process in a running container. */
   exec(which: string, q: StartRequest, stdio: readonly number[], callbacks: Callbacks): Job {
     const r = this.findRunning(which)
-    return this.spawn(r, prepare(r.container, r.config, q), q.tty, stdio, callbacks, r.namespaces)
+    return this.spawn(r, prepare(r.container, r.config, q), q.tty, stdio, callbacks, { join: r.namespaces })
   }
 
-  private spawn(running: Running, start: ReturnType<typeof prepare>, tty: boolean, stdio: readonly number[], callbacks: Callbacks, join: readonly number[]): Job {
+  private spawn(running: Running, start: ReturnType<typeof prepare>, tty: boolean, stdio: readonly number[], callbacks: Callbacks, { join, profile }: { readonly join: readonly number[]; readonly profile?: number | undefined }): Job {
     const { container, ring, zygote } = running
     const { uid, gid, groups } = start.identity
     const [ours, theirs] = addon.seqpacketPair()
@@ -219,8 +221,8 @@ export class Runtime {
       zygote.request({
         type: join.length === 0 ? 'spawn' : 'join', id: job.id, path: start.path, argv: start.argv, env: start.env, cwd: start.cwd.id, cwdNid: container.vfs.overridden.nid(start.cwd.inode),
         uid, gid, groups, umask: 0o22, hostname: container.hostname, nofile: 1024, tty, task: task.num, network: container.network.backend,
-        terminal: tty ? container.terminalNode(stdio[0]!) : 0,
-      }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...join])
+        terminal: tty ? container.terminalNode(stdio[0]!) : 0, profile: profile !== undefined,
+      }, [...stdio, theirs, ring.fd, ring.doorbell, container.vfs.overridden.fd, ...join, ...(profile === undefined ? [] : [profile])])
       this.jobs.set(job.id, job)
       return job
     } finally {

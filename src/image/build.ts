@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { join, resolve, dirname } from 'node:path'
 import type { Policy } from '../policy/policy.ts'
 import { writeErofs } from './erofs.ts'
+import type { Hints } from './hints.ts'
 import { PREDICATE_TYPE, sign, signingKey, type Config, type Manifest, type Program } from './manifest.ts'
 import { hashNative, readMegabinary, type Megabinary } from './megabinary.ts'
 import { addBytes, addFile, checkOutput, createLayout, hashFile, IMAGE_MANIFEST, MEDIA, ociConfig, publishLayout, writeIndex } from './oci.ts'
@@ -10,7 +11,7 @@ import { findPrograms, type Found } from './programs.ts'
 import { Progress } from './progress.ts'
 import { stubFor } from './stub.ts'
 import { writeTar, type Substitute } from './tar.ts'
-import { translate, type Totals } from './translate.ts'
+import { translate, type FileReport, type Totals } from './translate.ts'
 import { entries, type Inode } from './tree.ts'
 import { withWorkspace } from './workspace.ts'
 
@@ -24,12 +25,16 @@ export interface BuildOptions {
   readonly cache?: string
   /** Interpret everything: a build in seconds, for tests of everything but speed. */
   readonly translate: boolean
+  /** Translated code counts the instructions it executes, for profiles. */
+  readonly count?: boolean
+  /** Addresses that shall be functions as well. */
+  readonly hints?: Hints
   /** What executables are in the image's layer (readStub); none: the layer keeps them as they are. */
   readonly stub?: Buffer
   readonly progress?: Progress
 }
 
-export interface BuildResult { readonly digest: string; readonly programs: number; readonly elfs: number; readonly totals: Totals; readonly refused: readonly string[] }
+export interface BuildResult { readonly digest: string; readonly programs: number; readonly elfs: number; readonly totals: Totals; readonly files: readonly FileReport[]; readonly refused: readonly string[] }
 
 /** What is packed: a tree, and what a container of it starts with. */
 export interface Input { readonly root: Inode; readonly config: Config }
@@ -62,8 +67,8 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
   const nids = writeErofs(root, erofs, (n) => progress.step(n))
 
   const megaFile = join(temp, 'megabinary')
-  const { cache } = options
-  const { elfs, totals, refused } = await translate(found, nids, { out: megaFile, temp, translate: options.translate, progress, ...(cache ? { cache } : {}) })
+  const { cache, hints, count } = options
+  const { elfs, totals, files, refused } = await translate(found, nids, { out: megaFile, temp, translate: options.translate, progress, ...(cache ? { cache } : {}), ...(hints ? { hints } : {}), ...(count ? { count } : {}) })
   const programs: Program[] = found
     .filter((f) => !refused.has(f.sha256))
     .map((f) => ({ path: f.path, sha256: f.sha256, kind: f.kind, nid: nids.get(f.node)! }))
@@ -98,7 +103,7 @@ async function assemble({ root, config }: Input, layout: string, temp: string, o
     erofs: erofsBlob.digest, megabinary: megaBlob.digest, manifest: manifestBlob.digest,
   })
   progress.step()
-  return { digest, programs: programs.length, elfs, totals, refused: [...foreign, ...refused.values()] }
+  return { digest, programs: programs.length, elfs, totals, files, refused: [...foreign, ...refused.values()] }
 }
 
 /** Bytes of all regular files, hard links once. */

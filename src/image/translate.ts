@@ -4,6 +4,7 @@ import { closeSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseElf } from './elf.ts'
+import type { Hints } from './hints.ts'
 import type { Found } from './programs.ts'
 import type { Progress } from './progress.ts'
 import { BuildError, eachChunk, readExtent, writeAll, type Extent, type Inode } from './tree.ts'
@@ -18,6 +19,10 @@ export interface TranslateOptions {
   readonly cache?: string
   /** False: everything is interpreted. */
   readonly translate: boolean
+  /** Translated code counts the instructions it executes, for profiles. */
+  readonly count?: boolean
+  /** Addresses that shall be functions as well. */
+  readonly hints?: Hints
   readonly progress: Progress
 }
 
@@ -30,11 +35,21 @@ export interface Totals {
   readonly text: number
   /** Native artefacts. */
   readonly native: number
+  /** Bytes of text in translated functions, and instructions there; what is not covered is padding, data, and code that was not found. */
+  readonly covered: number
+  readonly instructions: number
+  /** Instructions that the interpreter runs one by one, and those that it does not know (SIGILL), by mnemonic. */
+  readonly stepped: Readonly<Record<string, number>>
+  readonly unknown: Readonly<Record<string, number>>
 }
+
+/** What became of one ELF file. */
+export interface FileReport extends Omit<Totals, 'cached'> { readonly path: string; readonly sha256: string; readonly cached: boolean }
 
 export interface Translation {
   readonly elfs: number
   readonly totals: Totals
+  readonly files: readonly FileReport[]
   /** By the digest of an ELF that was refused: its path and why. */
   readonly refused: ReadonlyMap<string, string>
 }
@@ -42,7 +57,7 @@ export interface Translation {
 /** A line of `vkernel-recompiler batch`. */
 type Event =
   | { readonly total: number }
-  | { readonly done: string; readonly text: number; readonly functions: number; readonly code: number; readonly cached: boolean }
+  | { readonly done: string; readonly text: number; readonly functions?: number; readonly code?: number; readonly cached?: boolean; readonly report?: Pick<Totals, 'covered' | 'instructions' | 'stepped' | 'unknown'> }
   | { readonly refused: string; readonly path: string; readonly reason: string }
 
 /** A host path of just these bytes: the file itself, or a copy when it is a part of one. */
@@ -59,7 +74,8 @@ function hostFile({ path, off, size }: Extent, name: string, temp: string): stri
 }
 
 export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode, number>, options: TranslateOptions): Promise<Translation> {
-  const { out, temp, cache, progress } = options
+  const { out, temp, progress, hints } = options
+  const cache = options.cache ?? join(temp, 'translations')
   const bySha = new Map<string, { first: Found; nids: Set<number> }>()
   const refused = new Map<string, string>()
   for (const f of found) {
@@ -74,10 +90,10 @@ export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode
     bySha.set(f.sha256, e)
   }
   const elfs = [...bySha].sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([sha256, e]) => ({ path: hostFile(e.first.node.source!, sha256, temp), sha256, nids: [...e.nids].sort((a, b) => a - b) }))
-  if (cache) mkdirSync(cache, { recursive: true })
+    .map(([sha256, e]) => ({ path: hostFile(e.first.node.source!, sha256, temp), sha256, nids: [...e.nids].sort((a, b) => a - b), hints: hints?.get(sha256) ?? [] }))
+  mkdirSync(cache, { recursive: true })
   const plan = join(temp, 'plan.json')
-  writeFileSync(plan, JSON.stringify({ out, cache: cache ?? null, translate: options.translate, elfs }))
+  writeFileSync(plan, JSON.stringify({ out, cache, translate: options.translate, count: options.count === true, elfs }))
 
   progress.stage('translate', 0, 'bytes')
   const child = spawn(RECOMPILER, ['batch', plan], { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -87,17 +103,17 @@ export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode
   })
   const interrupt = (): void => { child.kill('SIGTERM') }
   process.once('exit', interrupt)
-  const totals = { cached: 0, functions: 0, text: 0, native: 0 }
+  const files: FileReport[] = []
   try {
     for await (const line of createInterface({ input: child.stdout })) {
       const event = JSON.parse(line) as Event
       if ('total' in event) progress.expect(event.total)
       else if ('done' in event) {
         progress.step(event.text)
-        totals.cached += Number(event.cached)
-        totals.functions += event.functions
-        totals.text += event.text
-        totals.native += event.code
+        files.push({
+          path: bySha.get(event.done)!.first.path, sha256: event.done, text: event.text, functions: event.functions ?? 0, native: event.code ?? 0, cached: event.cached ?? false,
+          ...(event.report ?? { covered: 0, instructions: 0, stepped: {}, unknown: {} }),
+        })
       }
       else refused.set(event.refused, `${bySha.get(event.refused)?.first.path ?? event.path}: ${event.reason}`)
     }
@@ -107,5 +123,19 @@ export async function translate(found: readonly Found[], nids: ReadonlyMap<Inode
     process.removeListener('exit', interrupt)
     child.kill('SIGTERM')
   }
-  return { elfs: elfs.length, totals, refused }
+  files.sort((a, b) => (a.path < b.path ? -1 : 1))
+  return { elfs: elfs.length, totals: totalOf(files), files, refused }
+}
+
+function totalOf(files: readonly FileReport[]): Totals {
+  const sum = (of: (f: FileReport) => number): number => files.reduce((s, f) => s + of(f), 0)
+  const counts = (of: (f: FileReport) => Readonly<Record<string, number>>): Record<string, number> => {
+    const all: Record<string, number> = {}
+    for (const f of files) for (const [name, n] of Object.entries(of(f))) all[name] = (all[name] ?? 0) + n
+    return Object.fromEntries(Object.entries(all).sort((a, b) => b[1] - a[1]))
+  }
+  return {
+    cached: sum((f) => Number(f.cached)), functions: sum((f) => f.functions), text: sum((f) => f.text), native: sum((f) => f.native),
+    covered: sum((f) => f.covered), instructions: sum((f) => f.instructions), stepped: counts((f) => f.stepped), unknown: counts((f) => f.unknown),
+  }
 }

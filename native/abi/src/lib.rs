@@ -3,6 +3,7 @@
 
 pub mod generated;
 pub mod megabinary;
+pub mod profile;
 pub mod region;
 pub mod state;
 pub mod syscall;

@@ -32,7 +32,7 @@ pub const FLAG_COUNT: usize = 7;
 pub const FLAG_BITS: [u32; FLAG_COUNT] = [0, 2, 4, 6, 7, 11, 10];
 
 /// Layout: gpr u64×16 @0, rip u64 @128, flags u32×7 @136, poll u32 @164, fs_base u64 @168,
-/// gs_base u64 @176, mxcsr u32 @184, fault_addr u64 @192, xmm u128×16 @208, fx u8×512 @464,
+/// gs_base u64 @176, mxcsr u32 @184, fault_addr u64 @192, executed u64 @200, xmm u128×16 @208, fx u8×512 @464,
 /// operands u128×2 @976.
 #[repr(C, align(16))]
 pub struct CpuState {
@@ -48,7 +48,8 @@ pub struct CpuState {
     pub reserved: u32,
     /// Guest address of the last memory fault, valid while a fault is being reported.
     pub fault_addr: u64,
-    pub reserved2: u64,
+    /// Instructions executed by translated code, counted by images that are built for it (`--count`).
+    pub executed: u64,
     pub xmm: [u128; 16],
     /// The x87/MMX state as in an FXSAVE64 image (its XMM area is unused), but with the registers by
     /// their physical numbers: ST(n) is number (TOP + n) & 7, and MMn is number n.
@@ -64,6 +65,7 @@ pub const OFF_POLL: u32 = 164;
 pub const OFF_FS_BASE: u32 = 168;
 pub const OFF_GS_BASE: u32 = 176;
 pub const OFF_MXCSR: u32 = 184;
+pub const OFF_EXECUTED: u32 = 200;
 pub const OFF_XMM: u32 = 208;
 pub const OFF_FX: u32 = 464;
 pub const OFF_OPERANDS: u32 = 976;
@@ -82,6 +84,7 @@ const _: () = {
     assert!(offset_of!(CpuState, fs_base) == OFF_FS_BASE as usize);
     assert!(offset_of!(CpuState, gs_base) == OFF_GS_BASE as usize);
     assert!(offset_of!(CpuState, mxcsr) == OFF_MXCSR as usize);
+    assert!(offset_of!(CpuState, executed) == OFF_EXECUTED as usize);
     assert!(offset_of!(CpuState, xmm) == OFF_XMM as usize);
     assert!(offset_of!(CpuState, fx) == OFF_FX as usize);
     assert!(offset_of!(CpuState, operands) == OFF_OPERANDS as usize);
@@ -106,7 +109,7 @@ impl CpuState {
             mxcsr: 0x1f80,
             reserved: 0,
             fault_addr: 0,
-            reserved2: 0,
+            executed: 0,
             xmm: [0; 16],
             fx,
             operands: [0; 2],

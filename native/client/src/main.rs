@@ -4,6 +4,7 @@
 mod connect;
 mod message;
 mod probe;
+mod profile;
 mod ps;
 mod store;
 mod tty;
@@ -34,6 +35,7 @@ options of run:
                         publish a port that the image's policy lists
   --name NAME           instead of an id
   --rm                  with -d: forget it when it ends
+  --profile FILE        where the time goes and what is interpreted, to FILE; FILE.svg is a flame graph
   --detach-on-close     go on when this command is killed
 without PATH the image's own command runs";
 
@@ -51,6 +53,7 @@ struct Options {
     cwd: Option<String>,
     user: Option<String>,
     trace: watch::Options,
+    profile: Option<OsString>,
     /// Image or container, path, arguments.
     rest: Vec<OsString>,
 }
@@ -100,6 +103,7 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
                 ("--detach-on-close", _) => o.detach_on_close = true,
                 ("--rm", "run" | "trace") => o.rm = true,
                 ("-d" | "--detach", "run") => o.detach = true,
+                ("--profile", "run") => o.profile = Some(value()?),
                 ("--name", "run" | "trace") => o.name = Some(text(value()?)?),
                 ("-v" | "--volume", "run" | "trace") => o.mounts.push(mount(&text(value()?)?)?),
                 ("-p" | "--publish", "run") => o.ports.push(text(value()?)?),
@@ -123,6 +127,9 @@ fn parse(verb: &str, args: &[OsString]) -> Result<Options, String> {
     }
     if o.detach && (o.tty || o.interactive) {
         return Err("-d goes without -i and -t: nobody is there to type".into());
+    }
+    if o.detach && o.profile.is_some() {
+        return Err("--profile goes without -d: the profile is finished when the program ends".into());
     }
     Ok(o)
 }
@@ -165,9 +172,14 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
         (None, Some(f)) => [std::os::fd::AsRawFd::as_raw_fd(f), 1, 2],
         (None, None) => [0, 1, 2],
     };
+    let profile = match (&o.profile, &image) {
+        (Some(file), Some(image)) => Some(profile::Profile::create(file, image)?),
+        _ => None,
+    };
     let request = Message {
         r#type: verb.into(),
         image,
+        profile: profile.as_ref().map(|_| true),
         container: (verb == "exec").then(|| first.to_string()),
         path,
         argv: Some(o.rest[1..].iter().map(|a| Bytes(a.clone().into_vec())).collect()),
@@ -187,7 +199,9 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
     let signals = tty::forwarded_signals()?;
     let mut printer =
         if tracing { Some(watch::Printer::new(std::mem::take(&mut o.trace), o.tty && o.interactive)?) } else { None };
-    c.send(&request, if o.detach { &[] } else { &streams })?;
+    let mut fds = if o.detach { Vec::new() } else { streams.to_vec() };
+    fds.extend(profile.as_ref().map(profile::Profile::fd));
+    c.send(&request, &fds)?;
     if o.detach {
         return c.print_id();
     }
@@ -198,7 +212,11 @@ fn start(verb: &str, args: &[OsString]) -> Result<u8, String> {
     if let Some(p) = &mut printer {
         p.finish();
     }
-    result
+    let code = result?;
+    if let Some(p) = profile {
+        p.report()?;
+    }
+    Ok(code)
 }
 
 /// logs, stop, wait, rm: one container each.
@@ -259,14 +277,16 @@ fn policy(args: &[OsString]) -> Result<u8, String> {
     Ok(0)
 }
 
-/// Starts the TypeScript CLI in place of this process.
-fn typescript(args: &[OsString]) -> String {
-    use std::os::unix::process::CommandExt;
+/// The TypeScript CLI.
+fn typescript() -> std::process::Command {
     let root = connect::root();
-    let e = std::process::Command::new(root.join("node_modules/.bin/node"))
-        .arg(root.join("src/cli/main.ts"))
-        .args(args)
-        .exec();
+    let mut c = std::process::Command::new(root.join("node_modules/.bin/node"));
+    c.arg(root.join("src/cli/main.ts"));
+    c
+}
+
+fn no_typescript(e: &std::io::Error) -> String {
+    let root = connect::root();
     format!("cannot start the command line's other half in {}: {e}; run `npm run build` there", root.display())
 }
 
@@ -285,7 +305,10 @@ fn main() -> ExitCode {
             println!("{}", probe::probe());
             Ok(0)
         }
-        _ => Err(typescript(&args)),
+        _ => {
+            use std::os::unix::process::CommandExt;
+            Err(no_typescript(&typescript().args(&args).exec()))
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),

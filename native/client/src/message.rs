@@ -101,6 +101,9 @@ pub struct Message {
     pub ports: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Vec<String>>,
+    /// A fourth descriptor takes the profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<bool>,
 }
 
 /// What the daemon answers.

@@ -203,7 +203,7 @@ fn enter(ctx: &mut StoreContextMut<Thread>, [rsp, rdi, rsi, rdx]: [i64; 4]) -> w
 impl Lifted {
     pub fn new(engine: &Engine, file: &[u8]) -> Self {
         let elf = Elf::parse(file).expect("an ELF of our own");
-        let wasm = module::translate(&elf, 0).expect("it has code");
+        let wasm = module::translate(&elf, 0, &module::Options::default()).expect("it has code");
         let text = elf.text();
         // SAFETY: within the map.
         let map = unsafe { std::slice::from_raw_parts_mut(map_base().add(text.0 as usize / 4), area::TEXT_LEN / 4) };

@@ -7,6 +7,7 @@
 use crate::signal::{LEAVE_SIGNAL, LEAVE_VALUE, SYNCHRONOUS, bit};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use vkernel_abi::state::CpuState;
 
 /// Synchronous signals are numbered below this.
 const HELD: usize = 12;
@@ -22,6 +23,9 @@ pub struct Captured {
     pub fault_signal: i32,
     /// The thread's poll flag.
     pub poll: *mut u32,
+    pub state: *const CpuState,
+    /// The interpreter runs, for profiles.
+    pub interpreting: bool,
     /// Synchronous signals that were sent, as a set, and what came with each: like all standard signals,
     /// the first one counts.
     held: AtomicU64,
@@ -29,7 +33,8 @@ pub struct Captured {
 }
 
 impl Captured {
-    pub fn new(poll: *mut u32) -> Box<Self> {
+    /// For the thread whose `state` lives as long as it.
+    pub fn new(state: *mut CpuState) -> Box<Self> {
         // SAFETY: a zeroed siginfo is valid.
         let none: libc::siginfo_t = unsafe { std::mem::zeroed() };
         Box::new(Self {
@@ -38,7 +43,10 @@ impl Captured {
             leave: false,
             fault_addr: 0,
             fault_signal: 0,
-            poll,
+            // SAFETY: the address of a field of a live state.
+            poll: unsafe { &raw mut (*state).poll },
+            state,
+            interpreting: false,
             held: AtomicU64::new(0),
             infos: [none; HELD],
         })
@@ -137,6 +145,9 @@ pub extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *m
             return;
         }
         if c.is_null() {
+            return;
+        }
+        if signal == LEAVE_SIGNAL && crate::profile::sample(&*c, &*info, uc) {
             return;
         }
         if signal == LEAVE_SIGNAL && (*info).si_value().sival_ptr as usize == LEAVE_VALUE {

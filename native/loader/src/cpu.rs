@@ -11,7 +11,8 @@ use crate::image::Image;
 use crate::mxcsr::{from_guest, to_guest};
 use crate::signal::{self, Delivered};
 use crate::syscall::Outcome;
-use crate::{guest, syscall, trace};
+use crate::{guest, profile, syscall, trace};
+use vkernel_abi::profile::{HOW_CALLED, HOW_RETURNED, HOW_STARTED, HOW_STEP};
 use vkernel_abi::state::{CpuState, RAX, RCX, RDI, RDX, RSI, RSP};
 use vkernel_abi::wasm::{TABLE_SLOTS, Trap};
 use vkernel_semantics::decode::Cache;
@@ -84,8 +85,7 @@ impl Text for GuestText {
 impl Thread {
     /// A thread whose state page is `state`; attaches the host thread's signal record.
     pub fn new(state: *mut CpuState) -> Self {
-        // SAFETY: the state page outlives the thread.
-        let captured = Captured::new(unsafe { &raw mut (*state).poll });
+        let captured = Captured::new(state);
         Self {
             state,
             captured,
@@ -127,8 +127,10 @@ impl Thread {
 
 /// Runs the guest thread until it ends; execve starts over in a new store.
 pub fn run_thread(image: &'static Image, mut thread: Thread) {
+    let here = 0u64;
     loop {
         captured::attach(&raw mut *thread.captured);
+        profile::thread(thread.state, &raw const here as usize);
         let engine = crate::process::engine();
         let mut store = Store::new(&image.engine, thread);
         let prepared = prepare(image, &mut store);
@@ -202,7 +204,7 @@ fn prepare(image: &'static Image, store: &mut Store<Thread>) -> wasmtime::Result
         Func::wrap(&mut *store, |mut c: Caller<'_, Thread>, pc: i32| {
             c.data().state().rip = u64::from(pc as u32);
             from_code(&mut c, |ctx| {
-                let exit = interpreter(ctx.data_mut(), true, |i| i.one());
+                let exit = interpreter(ctx.data_mut(), HOW_STEP, |i| i.one());
                 if exit != Exit::Stop {
                     raise(ctx.data_mut(), exit);
                     return Err(Leave::Elsewhere.into());
@@ -271,11 +273,13 @@ fn follow_text(ctx: &mut StoreContextMut<Thread>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn interpreter<R>(t: &mut Thread, single: bool, f: impl FnOnce(&mut Interp<GuestText>) -> R) -> R {
+fn interpreter<R>(t: &mut Thread, how: u64, f: impl FnOnce(&mut Interp<GuestText>) -> R) -> R {
     let (state, pc) = (t.state(), t.state().rip as u32);
     let mut i = Interp::new(state, guest::base(), &GuestText, &mut t.cache);
+    t.captured.interpreting = true;
     let r = f(&mut i);
-    trace::interpreted(single, pc, i.executed);
+    t.captured.interpreting = false;
+    profile::interpreted(how, pc, i.executed);
     r
 }
 
@@ -287,6 +291,11 @@ fn entry_at(pc: u32) -> Option<u32> {
 
 /// Runs until the guest is at `until` (pc, rsp), or has left that frame behind; returns the PC.
 pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasmtime::Result<i32> {
+    run_from(ctx, until, HOW_STARTED)
+}
+
+/// The same; `how` the guest came here, for profiles.
+fn run_from(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>, mut how: u64) -> wasmtime::Result<i32> {
     let state = ctx.data().state();
     // Left at its first instruction: the interpreter has to run it, or entering would never end.
     let mut refused = None;
@@ -314,19 +323,19 @@ pub fn run(ctx: &mut StoreContextMut<Thread>, until: Option<(u32, u64)>) -> wasm
             from_guest(state);
             match result {
                 Ok((next, rax, rsp, rdx)) => {
+                    how = HOW_RETURNED;
                     refused = (next as u32 == pc).then_some(pc);
                     state.rip = u64::from(next as u32);
                     state.gpr[RAX] = rax as u64;
                     state.gpr[RSP] = rsp as u64;
                     state.gpr[RDX] = rdx as u64;
                 }
-                Err(e) if matches!(e.downcast_ref(), Some(Leave::Elsewhere)) => {}
+                Err(e) if matches!(e.downcast_ref(), Some(Leave::Elsewhere)) => how = HOW_STARTED,
                 Err(e) => engine_trap(ctx, e)?,
             }
             continue;
         }
-        let exit =
-            interpreter(ctx.data_mut(), false, |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
+        let exit = interpreter(ctx.data_mut(), how, |i| i.run(|s| entry_at(s.rip as u32).is_some() || stops(s, until)));
         match exit {
             Exit::Stop | Exit::Poll => {}
             Exit::Syscall => {
@@ -358,7 +367,7 @@ fn enter(ctx: &mut StoreContextMut<Thread>, [rsp, rdi, rsi, rdx]: [i64; 4]) -> w
     s.gpr[RSI] = rsi as u64;
     s.gpr[RDX] = rdx as u64;
     let site = guest::read::<u64>(rsp as u64 & 0xffff_ffff).unwrap_or(0);
-    let pc = run(ctx, Some((site as u32, rsp as u64 + 8)))?;
+    let pc = run_from(ctx, Some((site as u32, rsp as u64 + 8)), HOW_CALLED)?;
     Ok((pc, s.gpr[RAX] as i64, s.gpr[RSP] as i64, s.gpr[RDX] as i64))
 }
 

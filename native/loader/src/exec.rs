@@ -4,7 +4,7 @@
 use crate::cpu::{Leave, Thread};
 use crate::errno::{E2BIG, EFAULT, EIO, ENOEXEC, Errno, SysResult};
 use crate::mm::{Backing, HostFile, PROT_EXEC, page_up};
-use crate::{erofs, guest, image, local, memcalls, process, ring, signal, stack, thread};
+use crate::{erofs, guest, image, local, memcalls, process, profile, ring, signal, stack, thread};
 use serde::Deserialize;
 use vkernel_abi::generated::ring::ROOT_NODE;
 use vkernel_abi::region::{EXE_BASE, STACK_SIZE_DEFAULT, STACK_TOP};
@@ -406,6 +406,8 @@ fn map_elf(o: &Object, is_interp: bool) -> Result<Loaded, Errno> {
 /// The point of no return: from here on an error kills the process, as on Linux.
 fn commit(t: &mut Thread, plan: Plan) {
     thread::only_one(t);
+    profile::flush();
+    profile::program(u32::MAX);
     if replace(t, &plan).is_err() {
         signal::die(libc::SIGKILL);
     }

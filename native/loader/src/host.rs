@@ -42,35 +42,41 @@ pub fn interrupted(pc: usize) -> Option<usize> {
 /// The arguments must be valid for the call; pointers must have been checked against the region.
 #[inline(always)]
 pub unsafe fn blocking_raw(poll: *const u32, nr: i64, a: [u64; 6]) -> i64 {
-    let r: i64;
-    // SAFETY: the caller's; the window's labels are this copy's own.
-    unsafe {
-        asm!(
-            "2: cmp dword ptr [{poll}], 0",
-            "jne 4f",
-            "3: syscall",
-            "5:",
-            ".pushsection .text.vk_interrupted, \"ax\", @progbits",
-            "4: mov rax, -513",
-            "jmp 5b",
-            ".popsection",
-            ".pushsection vk_windows, \"aR\", @progbits",
-            ".balign 4",
-            ".long 2b - ., 3b - ., 4b - .",
-            ".popsection",
-            poll = in(reg) poll,
-            inlateout("rax") nr => r,
-            in("rdi") a[0],
-            in("rsi") a[1],
-            in("rdx") a[2],
-            in("r10") a[3],
-            in("r8") a[4],
-            in("r9") a[5],
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
+    loop {
+        let r: i64;
+        // SAFETY: the caller's; the window's labels are this copy's own.
+        unsafe {
+            asm!(
+                "2: cmp dword ptr [{poll}], 0",
+                "jne 4f",
+                "3: syscall",
+                "5:",
+                ".pushsection .text.vk_interrupted, \"ax\", @progbits",
+                "4: mov rax, -513",
+                "jmp 5b",
+                ".popsection",
+                ".pushsection vk_windows, \"aR\", @progbits",
+                ".balign 4",
+                ".long 2b - ., 3b - ., 4b - .",
+                ".popsection",
+                poll = in(reg) poll,
+                inlateout("rax") nr => r,
+                in("rdi") a[0],
+                in("rsi") a[1],
+                in("rdx") a[2],
+                in("r10") a[3],
+                in("r8") a[4],
+                in("r9") a[5],
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
+        }
+        // What a profile's sample interrupted is begun anew: it is nothing to the guest.
+        // SAFETY: the thread's poll flag.
+        if r != -i64::from(libc::EINTR) || !crate::profile::on() || unsafe { poll.read_volatile() } != 0 {
+            return r;
+        }
     }
-    r
 }
 
 /// ERESTARTNOINTR as the EINTR of a wait that cannot be begun anew.

@@ -215,7 +215,9 @@ fn load_megabinary(image: &mut Image, fd: i32) -> Result<(), String> {
     }
     let code = if h.code_len > 0 {
         let rx = libc::PROT_READ | libc::PROT_EXEC;
-        map(0, h.code_len as usize, rx, libc::MAP_PRIVATE, fd, h.code_off)?
+        let code = map(0, h.code_len as usize, rx, libc::MAP_PRIVATE, fd, h.code_off)?;
+        crate::profile::code_at(code, h.code_len as usize);
+        code
     } else {
         std::ptr::null_mut()
     };

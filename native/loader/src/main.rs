@@ -39,6 +39,7 @@ mod notify;
 mod packet;
 mod prctl;
 mod process;
+mod profile;
 mod rights;
 mod ring;
 mod seccomp;

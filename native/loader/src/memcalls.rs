@@ -4,7 +4,8 @@ use crate::cpu::Thread;
 use crate::errno::{EACCES, EBADF, EINVAL, ENODEV, ENOMEM, ESPIPE, Errno, SysResult};
 use crate::files::{Files, What};
 use crate::mm::{Backing, HostFile, PAGE, PROT_EXEC, page_up};
-use crate::{erofs, guest, host, image, mediated, mlock, process, ring};
+use crate::{erofs, guest, host, image, mediated, mlock, process, profile, ring};
+use vkernel_abi::megabinary::KIND_LIB;
 use vkernel_abi::region::{MMAP_MIN_ADDR, REGION_SIZE};
 
 pub fn mmap(t: &mut Thread, a: [u64; 6]) -> SysResult {
@@ -119,6 +120,9 @@ pub fn text_mapped(elf: Option<u32>, at: u64, len: u64) -> Result<(), String> {
     match here {
         Some(e) => {
             img.install_map(e)?;
+            if img.elfs[e as usize].entry.kind != KIND_LIB {
+                profile::program(e);
+            }
             let mut elfs = process::elfs();
             if !elfs.contains(&e) {
                 elfs.push(e);

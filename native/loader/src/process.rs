@@ -100,6 +100,7 @@ pub fn with_everything_locked<R>(f: impl FnOnce() -> R) -> R {
         crate::syscall::locked(),
         crate::local::locked(),
         crate::prctl::locked(),
+        crate::profile::locked(),
     );
     f()
 }

@@ -261,6 +261,7 @@ pub fn force(t: &mut Thread, signal: i32, code: i32, addr: u64, trapno: u64) {
     let a = ACTIONS.lock().expect("never poisoned")[signal as usize];
     if a.handler <= SIG_IGN || t.sigmask & bit(signal) != 0 {
         crate::trace::fatal(t, signal, code, addr);
+        crate::profile::flush();
         die(signal);
     }
     // SAFETY: siginfo is plain data; the fields are those of a fault.

@@ -4,7 +4,7 @@
 use crate::cpu::{Thread, run_thread};
 use crate::errno::{EAGAIN, EINVAL, Errno, SysResult};
 use crate::signal::{self, LEAVE_SIGNAL, LEAVE_VALUE};
-use crate::{guest, image, packet, process, ring, trace};
+use crate::{guest, image, packet, process, profile, ring};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -240,6 +240,7 @@ fn in_child(t: &mut Thread, held: u64, registration: Option<(i32, u32)>, vfork: 
     *VFORK_PIPE.lock().expect("not poisoned") = vfork.unwrap_or(-1);
     process::files().forked();
     crate::aio::forget();
+    profile::forked(t.state());
     if let Some((conn, task)) = registration {
         close_all([ring::conn()]);
         ring::become_task(conn, task);
@@ -269,6 +270,7 @@ pub fn exit(t: &mut Thread, status: i32) {
 
 /// What the kernel does when a thread ends: robust futexes, the tid word, the ring slot.
 pub fn ended(t: &mut Thread) {
+    profile::thread_ended(t.state());
     ROBUST.lock().expect("not poisoned").remove(&t.tid);
     walk_robust(t.tid, std::mem::take(&mut t.robust_list));
     if t.clear_child_tid != 0 && guest::write(t.clear_child_tid, &0u32).is_ok() {
@@ -339,7 +341,7 @@ fn walk_robust(tid: i32, head: u64) {
 
 pub fn exit_group(status: i32) -> ! {
     process::files().release_all();
-    trace::exit();
+    profile::flush();
     // SAFETY: ends the process.
     unsafe {
         libc::syscall(libc::SYS_exit_group, status);

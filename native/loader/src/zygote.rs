@@ -2,7 +2,9 @@
 //! running container, for each request of the daemon (docs/abi.md). Single-threaded.
 
 use crate::exec::Bytes;
-use crate::{alloc, cpu, egress, exec, image, lockdown, packet, process, ring, signal, sockets, thread, trace, watch};
+use crate::{
+    alloc, cpu, egress, exec, image, lockdown, packet, process, profile, ring, signal, sockets, thread, trace, watch,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI32, Ordering};
 use vkernel_abi::generated::ring::HIDDEN_FD_BASE;
@@ -37,6 +39,9 @@ struct Request {
     task: u32,
     /// Who carries what leaves the container.
     network: egress::Network,
+    /// The last descriptor takes a profile.
+    #[serde(default)]
+    profile: bool,
 }
 
 /// What every request has.
@@ -203,7 +208,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 /// Makes the process; returns its pid to the zygote. The child does not return.
 fn spawn(r: Request, fds: &[i32], children: i32) -> Result<i32, String> {
     let join = r.r#type == "join";
-    if fds.len() != if join { 7 + 6 } else { 7 } {
+    if fds.len() != 7 + if join { 6 } else { 0 } + usize::from(r.profile) {
         return Err(format!("{} descriptors came with the request", fds.len()));
     }
     // SAFETY: the zygote is single-threaded, so the child may do anything; glibc's copy of the
@@ -283,6 +288,9 @@ fn enter(namespaces: &[i32], id: u32) {
 fn become_guest(r: Request, fds: &[i32], join: bool, children: i32) -> Result<(), String> {
     image::overridden::attach(fds[6])?;
     let (conn, ring_fd, doorbell) = (hide(dup(fds[3])?)?, hide(dup(fds[4])?)?, hide(dup(fds[5])?)?);
+    if r.profile {
+        profile::attach(hide(dup(fds[fds.len() - 1])?)?);
+    }
     for (n, fd) in (0..).zip(&fds[..3]) {
         if *fd != n {
             // SAFETY: a received descriptor onto a standard number; dup2 clears close-on-exec.

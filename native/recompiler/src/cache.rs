@@ -1,8 +1,10 @@
-//! Translations are kept between builds, keyed by everything that decides them.
+//! Translations are kept between builds, keyed by everything that decides them; a build takes them from
+//! their files, one at a time, when it writes the megabinary (package.rs).
 
+use crate::coverage::Report;
 use crate::{elf, module};
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use vkernel_abi::megabinary::Entry;
 
@@ -10,47 +12,105 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// An ELF file as native code.
+/// An ELF file's translation, in a file.
 pub struct Translation {
-    /// Dispatch-map words as in `package::Artifact`.
-    pub map: Vec<(u32, u32)>,
-    pub code: Vec<u8>,
+    pub file: PathBuf,
+    digest: [u8; 32],
     pub functions: u32,
+    /// Bytes of native code; 0: there was nothing to translate.
+    pub code: u64,
+    pub report: Report,
     /// It was there already.
     pub cached: bool,
 }
 
-/// Changes with everything that changes the output of a translation.
-const VERSION: u32 = 27;
+/// What such a file holds.
+pub struct Contents {
+    bytes: Vec<u8>,
+    /// Dispatch-map words as in `module::Wasm`.
+    pub map: Vec<(u32, u32)>,
+    functions: u32,
+    report: Report,
+    code: std::ops::Range<usize>,
+}
 
-/// Translates an ELF, or takes its translation from the cache (keyed by content, base and version).
+impl Contents {
+    pub fn code(&self) -> &[u8] {
+        &self.bytes[self.code.clone()]
+    }
+    fn digest(&self) -> [u8; 32] {
+        self.bytes[self.code.end..].try_into().expect("decode leaves 32 bytes")
+    }
+}
+
+/// Changes with everything that changes the output of a translation.
+const VERSION: u32 = 28;
+
+/// The name of a translation: what it is of, and what has decided it.
+fn name(entry: &Entry, options: &module::Options) -> String {
+    let mut name =
+        format!("{}-{:x}-{VERSION}-{}", hex(&entry.sha256), entry.base, vkernel_abi::megabinary::ABI_VERSION);
+    if options.count {
+        name.push_str("-count");
+    }
+    if !options.hints.is_empty() {
+        let hints: Vec<u8> = options.hints.iter().flat_map(|h| h.to_le_bytes()).collect();
+        name.push_str(&format!("-{}", &hex(&Sha256::digest(&hints))[..16]));
+    }
+    name
+}
+
+/// Translates an ELF into a file in `cache`, or finds it there.
 pub fn translation(
     engine: &wasmtime::Engine,
-    cache: Option<&Path>,
+    cache: &Path,
     elf: &elf::Elf,
     entry: &Entry,
+    options: &module::Options,
 ) -> Result<Translation, String> {
-    let name = format!("{}-{:x}-{VERSION}-{}", hex(&entry.sha256), entry.base, vkernel_abi::megabinary::ABI_VERSION);
-    let file = cache.map(|c| c.join(name));
-    if let Some(f) = &file
-        && let Some(t) = std::fs::read(f).ok().and_then(|b| decode(&b))
-    {
+    let file = cache.join(name(entry, options));
+    if let Some(c) = std::fs::read(&file).ok().and_then(decode) {
         // What is used stays: `prune` goes by this time. A cache that may only be read is as good.
-        let _ = std::fs::File::options().write(true).open(f).and_then(|f| f.set_modified(SystemTime::now()));
-        return Ok(t);
+        let _ = std::fs::File::options().write(true).open(&file).and_then(|f| f.set_modified(SystemTime::now()));
+        let (digest, code) = (c.digest(), c.code.len() as u64);
+        return Ok(Translation { file, digest, functions: c.functions, code, report: c.report, cached: true });
     }
-    let Some(wasm) = module::translate(elf, entry.base) else {
-        return Ok(Translation { map: Vec::new(), code: Vec::new(), functions: 0, cached: false });
+    let Some(wasm) = module::translate(elf, entry.base, options) else {
+        return Ok(Translation {
+            file,
+            digest: [0; 32],
+            functions: 0,
+            code: 0,
+            report: Report::default(),
+            cached: false,
+        });
     };
-    let code = engine.precompile_module(&wasm.bytes).map_err(|e| format!("the translation does not compile: {e:#}"))?;
-    let t = Translation { map: wasm.map, code, functions: wasm.functions, cached: false };
-    if let Some(f) = file {
-        let temp = f.with_extension(std::process::id().to_string());
-        std::fs::write(&temp, encode(&t))
-            .and_then(|()| std::fs::rename(&temp, &f))
-            .map_err(|e| format!("cache: {e}"))?;
+    let module::Wasm { bytes, map, functions, report, .. } = wasm;
+    let code = engine.precompile_module(&bytes).map_err(|e| format!("the translation does not compile: {e:#}"))?;
+    drop(bytes);
+    let digest =
+        write(&file, &head(functions, &map, &report), &code).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(Translation { file, digest, functions, code: code.len() as u64, report, cached: false })
+}
+
+impl Translation {
+    /// Reads the file again.
+    pub fn contents(&self) -> std::io::Result<Contents> {
+        let changed = || std::io::Error::other(format!("{} changed while the image was built", self.file.display()));
+        let c = split(std::fs::read(&self.file)?).ok_or_else(changed)?;
+        if c.digest() == self.digest { Ok(c) } else { Err(changed()) }
     }
-    Ok(t)
+}
+
+/// Writes a translation in one step; returns its digest, which is its end.
+fn write(file: &Path, head: &[u8], code: &[u8]) -> std::io::Result<[u8; 32]> {
+    use std::io::Write;
+    let digest: [u8; 32] = Sha256::new().chain_update(head).chain_update(code).finalize().into();
+    let temp = file.with_extension(std::process::id().to_string());
+    let mut f = std::fs::File::create(&temp)?;
+    [head, code, &digest].into_iter().try_for_each(|part| f.write_all(part))?;
+    std::fs::rename(&temp, file)?;
+    Ok(digest)
 }
 
 /// How long a translation that no build has used is kept, and one that was cut short.
@@ -73,31 +133,68 @@ pub fn prune(cache: &Path) {
     }
 }
 
-fn encode(t: &Translation) -> Vec<u8> {
-    let mut b = t.functions.to_le_bytes().to_vec();
-    b.extend((t.map.len() as u32).to_le_bytes());
-    b.extend(t.map.iter().flat_map(|(o, w)| [o.to_le_bytes(), w.to_le_bytes()]).flatten());
-    b.extend(&t.code);
-    let digest = Sha256::digest(&b);
-    b.extend(digest);
+/// What comes before the code: functions, words of the map, bytes of the report; map; report as JSON.
+fn head(functions: u32, map: &[(u32, u32)], report: &Report) -> Vec<u8> {
+    let report = serde_json::to_vec(report).expect("a report is plain");
+    let mut b: Vec<u8> =
+        [functions, map.len() as u32, report.len() as u32].iter().flat_map(|v| v.to_le_bytes()).collect();
+    b.extend(map.iter().flat_map(|(o, w)| [o.to_le_bytes(), w.to_le_bytes()]).flatten());
+    b.extend(report);
     b
 }
 
-/// None for an entry that was cut short or changed.
-fn decode(b: &[u8]) -> Option<Translation> {
-    let (b, digest) = b.split_at(b.len().checked_sub(32)?);
-    if Sha256::digest(b)[..] != *digest {
-        return None;
-    }
-    let u32_at = |n: usize| Some(u32::from_le_bytes(b.get(n..n + 4)?.try_into().ok()?));
-    let count = u32_at(4)? as usize;
-    let map = (0..count).map(|n| Some((u32_at(8 + 8 * n)?, u32_at(12 + 8 * n)?))).collect::<Option<_>>()?;
-    Some(Translation { functions: u32_at(0)?, map, code: b.get(8 + 8 * count..)?.to_vec(), cached: true })
+/// None for a file that was cut short or changed.
+fn decode(b: Vec<u8>) -> Option<Contents> {
+    let body = b.split_at(b.len().checked_sub(32)?).0;
+    let digest: [u8; 32] = Sha256::digest(body).into();
+    split(b).filter(|c| c.digest() == digest)
+}
+
+/// The parts of a file, whatever its digest.
+fn split(bytes: Vec<u8>) -> Option<Contents> {
+    let u32_at = |n: usize| Some(u32::from_le_bytes(bytes.get(n..n + 4)?.try_into().ok()?));
+    let (functions, count, report) = (u32_at(0)?, u32_at(4)? as usize, u32_at(8)? as usize);
+    let map = (0..count).map(|n| Some((u32_at(12 + 8 * n)?, u32_at(16 + 8 * n)?))).collect::<Option<_>>()?;
+    let code = 12 + 8 * count + report..bytes.len().checked_sub(32)?;
+    let report = serde_json::from_slice(bytes.get(code.start - report..code.start)?).ok()?;
+    (code.start <= code.end).then_some(Contents { map, functions, report, code, bytes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_is_found_and_what_was_changed_is_not() {
+        let dir = std::env::temp_dir().join(format!("vkernel-cache-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("a");
+        let report = Report { instructions: 7, ..Report::default() };
+        let digest = write(&file, &head(3, &[(4, 5), (6, 7)], &report), b"code").unwrap();
+        let c = decode(std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(
+            (c.functions, &c.map[..], c.code(), c.report.instructions),
+            (3, &[(4, 5), (6, 7)][..], &b"code"[..], 7)
+        );
+        let t = |digest| Translation {
+            file: file.clone(),
+            digest,
+            functions: 3,
+            code: 4,
+            report: Report::default(),
+            cached: true,
+        };
+        assert_eq!(t(digest).contents().unwrap().code(), b"code");
+        assert!(t([0; 32]).contents().is_err());
+        let whole = std::fs::read(&file).unwrap();
+        for n in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[n] ^= 1;
+            assert!(decode(changed).is_none(), "byte {n}");
+            assert!(decode(whole[..n].to_vec()).is_none(), "cut at {n}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn only_what_is_old_and_ours_is_pruned() {

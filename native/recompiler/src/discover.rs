@@ -5,6 +5,8 @@
 //! function. Words in data and jump-table entries that point into a function become targets of its
 //! indirect jumps. A miss costs speed only: the interpreter runs it.
 
+pub use crate::blocks::Block;
+use crate::blocks::blocks;
 use crate::elf::Elf;
 use crate::tables::{self, Table};
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind};
@@ -12,14 +14,6 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use vkernel_semantics::decode::OPTIONS;
-
-/// A basic block; addresses are guest addresses.
-pub struct Block {
-    pub start: u64,
-    pub instructions: Vec<Instruction>,
-    /// Address after the last instruction.
-    pub end: u64,
-}
 
 pub struct Function {
     pub entry: u64,
@@ -34,6 +28,8 @@ pub struct Function {
     /// Indirect jumps that may lead to a label that was not found, and those that lead to found ones only.
     pub open_jumps: HashSet<u64>,
     pub closed_jumps: HashSet<u64>,
+    /// From a hint file: entered from the dispatcher, possibly in the middle of what is another function.
+    pub hinted: bool,
     /// May be called other than by the direct calls and jumps found: a pointer to it is in the data or
     /// made by an instruction, or it has a name that others can bind to.
     pub indirect: bool,
@@ -68,6 +64,8 @@ pub struct Program<'a> {
     fragments: BTreeSet<u64>,
     /// Addresses of dynamic symbols.
     named: HashSet<u64>,
+    /// Entries that a profile asks for.
+    hints: BTreeSet<u64>,
 }
 
 /// The code of one function: ranges in ascending order.
@@ -89,6 +87,7 @@ impl<'a> Program<'a> {
             parts: BTreeMap::new(),
             fragments: BTreeSet::new(),
             named: HashSet::new(),
+            hints: BTreeSet::new(),
         };
         let Ok(file) = object::File::parse(elf.bytes) else { return p };
         p.read_fdes(&file);
@@ -101,6 +100,12 @@ impl<'a> Program<'a> {
         p.named = file.dynamic_symbols().map(|s| base + s.address()).collect();
         p.join_parts();
         p
+    }
+
+    /// Makes functions of these addresses (as in the file) as well.
+    pub fn hinted(mut self, hints: &[u64]) -> Self {
+        self.hints = hints.iter().map(|h| self.base.wrapping_add(*h)).filter(|pc| self.is_text(*pc)).collect();
+        self
     }
 
     /// Joins ranges that jump to each other, once into the middle; a part that is only jumped to from
@@ -235,6 +240,7 @@ impl<'a> Program<'a> {
     pub fn functions(&self) -> Vec<Function> {
         let mut entries: BTreeSet<u64> = self.ranges.keys().copied().filter(|s| !self.fragments.contains(s)).collect();
         entries.insert(self.base + self.elf.entry);
+        entries.extend(&self.hints);
         for &pc in &self.pointers {
             // A pointer into the middle of a function is a jump target of that function, not an entry.
             if !self.fragments.contains(&pc) && self.extent_of(pc, &entries).iter().any(|(start, _)| *start == pc) {
@@ -265,7 +271,9 @@ impl<'a> Program<'a> {
             .collect();
         for f in &mut found {
             let pc = f.entry;
-            f.indirect = pc == self.base + self.elf.entry
+            f.hinted = self.hints.contains(&pc);
+            f.indirect = f.hinted
+                || pc == self.base + self.elf.entry
                 || self.named.contains(&pc)
                 || self.pointers.contains(&pc)
                 || taken.contains(&pc);
@@ -375,26 +383,16 @@ impl<'a> Program<'a> {
         let switch_targets: BTreeSet<u64> = tables.values().flat_map(|t| &t.targets).chain(&labels).copied().collect();
         let switch_targets = switch_targets.into_iter().collect();
         let closed_jumps = open_jumps.extract_if(|jump| self.is_closed(*jump, &blocks, &labels)).collect();
-        Some(Function { entry, blocks, switch_targets, tables, labels, open_jumps, closed_jumps, indirect: true })
+        Some(Function {
+            entry,
+            blocks,
+            switch_targets,
+            tables,
+            labels,
+            open_jumps,
+            closed_jumps,
+            hinted: false,
+            indirect: true,
+        })
     }
-}
-
-fn blocks(decoded: &BTreeMap<u64, Instruction>, leaders: &BTreeSet<u64>) -> BTreeMap<u64, Block> {
-    let mut out = BTreeMap::new();
-    for &start in leaders {
-        let (mut pc, mut instructions) = (start, Vec::new());
-        while let Some(i) = decoded.get(&pc) {
-            instructions.push(*i);
-            pc = i.next_ip();
-            let goes_on = matches!(i.flow_control(), FlowControl::Next | FlowControl::Interrupt)
-                || i.mnemonic() == Mnemonic::Syscall;
-            if !goes_on || leaders.contains(&pc) {
-                break;
-            }
-        }
-        if !instructions.is_empty() {
-            out.insert(start, Block { start, instructions, end: pc });
-        }
-    }
-    out
 }

@@ -2,6 +2,7 @@
 //! shape of the whole (vkernel_abi::wasm has the contract).
 
 use crate::discover::{Block, Function};
+use crate::extra::Extra;
 use crate::hub::{Hub, PROLOGUE};
 use crate::lift::{IMPORTS, Lift, POLL, STEP, SYSCALL, V, state_arg};
 use crate::liveness::{Analysis, Info, Kind, PARAMETERS, RESULTS, Sets};
@@ -27,6 +28,8 @@ pub struct Context<'a> {
     pub known: &'a Summaries<'a>,
     /// Module-wide number of this function's first switch target.
     pub first_target: u32,
+    /// What is added to the code.
+    pub extra: Extra,
     /// Switch targets without a word in the dispatch map, by their place in `switch_targets`.
     pub unmapped: &'a [usize],
 }
@@ -38,6 +41,8 @@ pub struct Translated {
     pub code: Vec<u8>,
     /// Numbers that its dispatch node takes, from `Context::first_target` on.
     pub numbers: u32,
+    /// Instructions that are left to the interpreter.
+    pub stepped: Vec<Instruction>,
 }
 
 /// Translates an analysed function.
@@ -48,16 +53,29 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64) };
     let hub = Hub::new(infos.len(), a.dispatch(), |n| infos[n].successors.clone());
     let mut nodes: Vec<Node> = Vec::new();
+    let mut stepped = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = vec![return_node(&locals, ret)];
     for (n, info) in infos.iter().enumerate() {
         let sets = a.sets(n, ctx.known);
         let start = info.block.map_or(V::I64(jump.pc), |b| V::Const(b.start));
         let mut l = Lift::new(&mut locals, info.dirty_in, sets.live[0]);
+        ctx.extra.mark(&mut l, info.block.map_or(0, |b| b.start));
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
-        let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, ret, from: n };
+        let mut b = Builder {
+            f,
+            ctx,
+            analysis: a,
+            hub: &hub,
+            exits: &mut exits,
+            jump,
+            label,
+            ret,
+            from: n,
+            stepped: &mut stepped,
+        };
         let end = match info.block {
             Some(block) => b.block(&mut l, block, info, &sets),
             None => b.dispatch(&mut l),
@@ -67,7 +85,18 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     }
     let mut l = Lift::new(&mut locals, PARAMETERS, 0);
     l.reload(infos[0].used_in & !PARAMETERS);
-    let mut b = Builder { f, ctx, analysis: a, hub: &hub, exits: &mut exits, jump, label, ret, from: PROLOGUE };
+    let mut b = Builder {
+        f,
+        ctx,
+        analysis: a,
+        hub: &hub,
+        exits: &mut exits,
+        jump,
+        label,
+        ret,
+        from: PROLOGUE,
+        stepped: &mut stepped,
+    };
     let first = b.edge(&mut l, 0);
     nodes.append(&mut exits);
     let entry = nodes.len();
@@ -75,7 +104,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let mut code = structure::structure(Graph { nodes, entry, label });
     InstructionSink::new(&mut code).unreachable().end();
     let numbers = (f.switch_targets.len() + hub.targets.len()) as u32;
-    Translated { locals: locals.types(), code, numbers }
+    Translated { locals: locals.types(), code, numbers, stepped }
 }
 
 /// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
@@ -122,6 +151,7 @@ pub(crate) struct Builder<'a> {
     pub ret: u32,
     /// The block whose code is being made.
     pub from: usize,
+    pub stepped: &'a mut Vec<Instruction>,
 }
 
 impl Builder<'_> {
@@ -130,8 +160,10 @@ impl Builder<'_> {
         let last = block.instructions.len() - 1;
         let table = self.f.tables.get(&block.instructions[last].ip());
         let mut index = None;
+        self.ctx.extra.count(l, &info.usage);
         for (k, i) in block.instructions.iter().enumerate() {
             l.live = live[k];
+            self.ctx.extra.mark(l, i.ip());
             if let Some((_, r)) = table.and_then(|t| t.index).filter(|(ip, _)| *ip == i.ip()) {
                 let value = l.reg(r.number());
                 l.push32(value);
@@ -142,6 +174,7 @@ impl Builder<'_> {
             let flow = if u.step { None } else { l.instruction(i) };
             match flow {
                 None => {
+                    self.stepped.push(*i);
                     // An instruction that the lifter gave up on was analysed as lifted: all it names is in `live`.
                     Self::barrier(l, i.ip(), STEP, live[k] | live[k + 1]);
                     if k == last && info.kind != Kind::Jump {
@@ -196,7 +229,10 @@ impl Builder<'_> {
 
     /// Makes a node of the code from `mark` on.
     pub fn exit(&mut self, l: &mut Lift, mark: usize, end: End) -> usize {
-        let body = l.code.split_off(mark);
+        let mut body = l.code.split_off(mark);
+        // Exits are placed elsewhere: they are still this instruction's.
+        self.ctx.extra.mark(l, l.pc);
+        body.splice(0..0, l.code.split_off(mark));
         self.exits.push(Node { body, end });
         self.analysis.infos.len() + self.exits.len() - 1
     }

@@ -1,12 +1,15 @@
 //! ELF files to wasm modules and native code, in pipeline order: elf → discover → function (lift,
 //! structure) → module → cache → package.
 
+mod blocks;
 pub mod cache;
 pub mod coverage;
 pub mod discover;
 mod dispatch;
 pub mod elf;
+mod extra;
 pub mod extract;
+mod flame;
 pub mod function;
 mod hub;
 mod lift;
@@ -21,6 +24,7 @@ mod locals;
 pub mod module;
 pub mod package;
 pub mod place;
+pub mod profile;
 mod structure;
 mod summaries;
 mod tables;

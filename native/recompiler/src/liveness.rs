@@ -161,8 +161,10 @@ impl<'a> Analysis<'a> {
                 infos[s].header |= number[s] <= number[n];
             }
         }
+        // A hinted entry may lie in a function that returns in any register or flag to callers who know it.
         let switches = f.blocks.values().flat_map(|b| &b.instructions).any(usage::switches_stack);
-        let mut a = Self { infos, index, order, returns: if switches { ALL_REGISTERS } else { ABI_RETURNS }, switches };
+        let returns = if switches { ALL_REGISTERS } else { ABI_RETURNS };
+        let mut a = Self { infos, index, order, returns: if f.hinted { EVERYTHING } else { returns }, switches };
         a.spread_dirty();
         a
     }

@@ -8,14 +8,17 @@ use std::process::ExitCode;
 use std::sync::{Condvar, Mutex};
 use vkernel_abi::megabinary::Entry;
 use vkernel_recompiler::cache::{self, hex};
-use vkernel_recompiler::{elf, extract, package, place};
+use vkernel_recompiler::{elf, extract, module, package, place, profile};
 
 /// `batch`: what to translate, written by src/image/translate.ts.
 #[derive(Deserialize)]
 struct Plan {
     out: PathBuf,
-    /// Where translations are kept between builds.
-    cache: Option<PathBuf>,
+    /// Where translations are kept, also between builds.
+    cache: PathBuf,
+    /// Translated code counts its instructions (`build --count`).
+    #[serde(default)]
+    count: bool,
     /// False: nothing is translated, the interpreter runs it all.
     translate: bool,
     elfs: Vec<PlanElf>,
@@ -29,6 +32,9 @@ struct PlanElf {
     sha256: String,
     /// Inodes of image.erofs that hold these bytes.
     nids: Vec<u64>,
+    /// Addresses as in the file that a profile asks for, ascending.
+    #[serde(default)]
+    hints: Vec<u64>,
 }
 
 /// A line for the CLI.
@@ -37,7 +43,7 @@ fn tell(event: &serde_json::Value) {
 }
 
 /// Places every ELF; those that cannot be are refused by name and left out.
-fn artifacts<'a>(plan: &Plan, bytes: &'a [Vec<u8>]) -> Vec<(elf::Elf<'a>, package::Artifact)> {
+fn artifacts<'a>(plan: &Plan, bytes: &'a [Vec<u8>]) -> Vec<(elf::Elf<'a>, module::Options, package::Artifact)> {
     let mut placer = place::Placer::default();
     let mut list = Vec::new();
     for (e, bytes) in plan.elfs.iter().zip(bytes) {
@@ -54,7 +60,8 @@ fn artifacts<'a>(plan: &Plan, bytes: &'a [Vec<u8>]) -> Vec<(elf::Elf<'a>, packag
                     text_end: base + end,
                     ..Entry::default()
                 };
-                list.push((elf, package::Artifact { entry, nids: e.nids.clone(), map: Vec::new(), code: Vec::new() }));
+                let options = module::Options { hints: e.hints.clone(), count: plan.count };
+                list.push((elf, options, package::Artifact { entry, nids: e.nids.clone(), translation: None }));
             }
             Err(reason) => tell(&serde_json::json!({ "refused": e.sha256, "path": e.path, "reason": reason })),
         }
@@ -103,30 +110,32 @@ fn batch(plan: &str) -> Result<(), String> {
     let bytes = plan.elfs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let list = artifacts(&plan, &bytes);
     let size = |e: &elf::Elf| e.text().1 - e.text().0;
-    tell(&serde_json::json!({ "total": list.iter().map(|(e, _)| size(e)).sum::<u64>() }));
+    tell(&serde_json::json!({ "total": list.iter().map(|(e, ..)| size(e)).sum::<u64>() }));
     // The largest first, so that none of them is left alone at the end.
     let mut order: Vec<_> = list.into_iter().map(Some).collect();
-    order.sort_by_key(|slot| std::cmp::Reverse(slot.as_ref().map(|(e, _)| size(e))));
+    order.sort_by_key(|slot| std::cmp::Reverse(slot.as_ref().map(|(e, ..)| size(e))));
     let queue = Mutex::new(order.into_iter());
     let done = Mutex::new(Vec::new());
     let in_flight = InFlight::default();
-    if let Some(cache) = &plan.cache {
-        cache::prune(cache);
-    }
+    cache::prune(&plan.cache);
     let work = || -> Result<(), String> {
         loop {
-            let Some((elf, mut a)) = queue.lock().expect("never poisoned").next().flatten() else { return Ok(()) };
-            let mut cached = false;
+            let Some((elf, options, mut a)) = queue.lock().expect("never poisoned").next().flatten() else {
+                return Ok(());
+            };
+            let mut event = serde_json::json!({ "done": hex(&a.entry.sha256), "text": size(&elf) });
             if plan.translate {
                 let t = in_flight
-                    .with(size(&elf), || cache::translation(&engine, plan.cache.as_deref(), &elf, &a.entry))
+                    .with(size(&elf), || cache::translation(&engine, &plan.cache, &elf, &a.entry, &options))
                     .map_err(|e| format!("{}: {e}", hex(&a.entry.sha256)))?;
-                cached = t.cached;
-                (a.entry.slot_count, a.map, a.code) = (t.functions, t.map, t.code);
+                a.entry.slot_count = t.functions;
+                event["functions"] = t.functions.into();
+                event["code"] = t.code.into();
+                event["cached"] = t.cached.into();
+                event["report"] = serde_json::json!(t.report);
+                a.translation = Some(t);
             }
-            tell(
-                &serde_json::json!({ "done": hex(&a.entry.sha256), "text": size(&elf), "functions": a.entry.slot_count, "code": a.code.len(), "cached": cached }),
-            );
+            tell(&event);
             done.lock().expect("never poisoned").push(a);
         }
     };
@@ -146,8 +155,12 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let result = match args.get(1).map(String::as_str) {
         Some("batch") if args.len() == 3 => batch(&args[2]),
-        Some("extract") if args.len() >= 3 => extract::extract(&args[2], args.get(3).map(String::as_str)),
-        _ => Err("usage: vkernel-recompiler batch PLAN.json | extract ELF [SYMBOL|ADDRESS]".into()),
+        Some("extract") if args.len() >= 3 => {
+            extract::extract(&args[2], args.get(3).map(String::as_str), args.get(4).map(String::as_str))
+        }
+        Some("profile") if args.len() == 3 => profile::report(&args[2]).map(|r| tell(&r)),
+        _ => Err("usage: vkernel-recompiler batch PLAN.json | extract ELF [SYMBOL|ADDRESS [BASE]] | profile PLAN.json"
+            .into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

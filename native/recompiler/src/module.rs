@@ -1,7 +1,9 @@
 //! One wasm module per ELF file (vkernel_abi::wasm has the contract), and its native code.
 
+use crate::coverage::Report;
 use crate::discover::{self, Program};
 use crate::elf::Elf;
+use crate::extra::Extra;
 use crate::function::{self, Context};
 use crate::lift::IMPORTS;
 use crate::summaries;
@@ -19,11 +21,22 @@ pub struct Wasm {
     pub functions: u32,
     /// Bytes of each function's body.
     pub sizes: Vec<u64>,
+    pub report: Report,
+}
+
+/// What decides a translation, the file and its base aside.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Addresses as in the file, ascending, that shall be functions as well.
+    pub hints: Vec<u64>,
+    /// Translated code counts its instructions.
+    pub count: bool,
 }
 
 /// Translates an ELF placed at `base`; None when it has no code.
-pub fn translate(elf: &Elf, base: u64) -> Option<Wasm> {
-    translate_some(&Program::new(elf, base).functions(), elf, base, |_| true)
+pub fn translate(elf: &Elf, base: u64, options: &Options) -> Option<Wasm> {
+    let extra = Extra { count: options.count, marks: false };
+    translate_some(&Program::new(elf, base).hinted(&options.hints).functions(), elf, base, extra, |_| true)
 }
 
 /// Translates those of an ELF's functions that `wanted` picks by entry; the others are empty.
@@ -31,6 +44,7 @@ pub fn translate_some(
     found: &[discover::Function],
     elf: &Elf,
     base: u64,
+    extra: Extra,
     wanted: impl Fn(u64) -> bool,
 ) -> Option<Wasm> {
     if found.is_empty() {
@@ -43,6 +57,7 @@ pub fn translate_some(
     let mut code = CodeSection::new();
     let mut map = Vec::new();
     let mut sizes = Vec::new();
+    let mut stepped = Vec::new();
     let mut first_target = 0u32;
     // One word for every four bytes: the first function there has it, and functions come before blocks.
     let mut taken = HashSet::new();
@@ -61,7 +76,7 @@ pub fn translate_some(
                 unmapped.push(n);
             }
         }
-        let ctx = Context { functions: &index, known: &known, first_target, unmapped: &unmapped };
+        let ctx = Context { functions: &index, known: &known, first_target, extra, unmapped: &unmapped };
         if wanted(f.entry) {
             let t = function::translate(f, a, &ctx);
             let mut body = Function::new_with_locals_types(t.locals);
@@ -71,6 +86,7 @@ pub fn translate_some(
             sizes.push(body.byte_len() as u64);
             code.function(&body);
             first_target += t.numbers;
+            stepped.extend(t.stepped);
         } else {
             let mut body = Function::new([]);
             body.instructions().unreachable().end();
@@ -78,7 +94,9 @@ pub fn translate_some(
             first_target += f.switch_targets.len() as u32;
         }
     }
-    Some(Wasm { bytes: assemble(found.len() as u32, &hints, &code), map, functions: found.len() as u32, sizes })
+    let report = Report::new(found, stepped.iter());
+    let bytes = assemble(found.len() as u32, &hints, &code);
+    Some(Wasm { bytes, map, functions: found.len() as u32, sizes, report })
 }
 
 /// Hints for the branches that are rarely taken: the translator marks them by a NOP before the IF.

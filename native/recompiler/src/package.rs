@@ -1,6 +1,7 @@
 //! Writes the megabinary: index, inode table, dispatch maps, native code (vkernel_abi::megabinary).
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use crate::cache::Translation;
+use std::os::unix::fs::FileExt;
 use vkernel_abi::megabinary::{ABI_VERSION, Entry, Header, MAGIC, Nid, PAGE};
 use vkernel_abi::wasm::{MAP_BLOCK, map_word};
 
@@ -9,10 +10,15 @@ pub struct Artifact {
     pub entry: Entry,
     /// Inodes of image.erofs that hold it.
     pub nids: Vec<u64>,
-    /// The dispatch map with slots counted from 1 (table slot = payload - 1 + slot_base); empty when
-    /// nothing was translated.
-    pub map: Vec<(u32, u32)>,
-    pub code: Vec<u8>,
+    /// None: nothing was translated.
+    pub translation: Option<Translation>,
+}
+
+impl Artifact {
+    /// Bytes of native code.
+    fn code(&self) -> u64 {
+        self.translation.as_ref().map_or(0, |t| t.code)
+    }
 }
 
 fn pad(v: u64) -> u64 {
@@ -49,41 +55,36 @@ pub fn write(out: &std::path::Path, artifacts: &mut [Artifact]) -> std::io::Resu
     h.nids_off = h.index_off + pad(size_of_val(&*artifacts.iter().map(|a| a.entry).collect::<Vec<_>>()) as u64);
     h.maps_off = h.nids_off + pad(size_of_val(&*nids) as u64);
     let mut at = h.maps_off;
-    for a in artifacts.iter_mut().filter(|a| !a.code.is_empty()) {
+    for a in artifacts.iter_mut().filter(|a| a.code() > 0) {
         a.entry.map_off = at;
         at += a.entry.text_end - a.entry.text_start;
     }
     h.maps_len = at - h.maps_off;
     h.code_off = at;
-    for a in artifacts.iter_mut().filter(|a| !a.code.is_empty()) {
+    for a in artifacts.iter_mut().filter(|a| a.code() > 0) {
         a.entry.code_off = at;
-        a.entry.code_len = a.code.len() as u64;
-        at += pad(a.code.len() as u64);
+        a.entry.code_len = a.code();
+        at += pad(a.code());
     }
     h.code_len = at - h.code_off;
 
-    let mut f = BufWriter::new(std::fs::File::create(out)?);
-    f.write_all(bytes_of(&[h]))?;
-    f.seek(SeekFrom::Start(h.index_off))?;
-    f.write_all(bytes_of(&artifacts.iter().map(|a| a.entry).collect::<Vec<_>>()))?;
-    f.seek(SeekFrom::Start(h.nids_off))?;
-    f.write_all(bytes_of(&nids))?;
-    for a in artifacts.iter().filter(|a| !a.code.is_empty()) {
+    let f = std::fs::File::create(out)?;
+    f.write_all_at(bytes_of(&[h]), 0)?;
+    f.write_all_at(bytes_of(&artifacts.iter().map(|a| a.entry).collect::<Vec<_>>()), h.index_off)?;
+    f.write_all_at(bytes_of(&nids), h.nids_off)?;
+    for a in artifacts.iter().filter(|a| a.code() > 0) {
+        // One translation is in memory at a time.
+        let contents = a.translation.as_ref().expect("it has code").contents()?;
         let mut section = vec![0u8; (a.entry.text_end - a.entry.text_start) as usize];
-        for &(off, payload) in &a.map {
+        // Slots count from 1 in a translation: table slot = payload - 1 + slot_base.
+        for &(off, payload) in &contents.map {
             let payload = if payload & MAP_BLOCK != 0 { payload } else { payload - 1 + a.entry.slot_base };
             // text_start is a page's start, so that the offset has the address's low bits.
             let at = (off & !3) as usize;
             section[at..at + 4].copy_from_slice(&map_word(off, payload).to_le_bytes());
         }
-        f.seek(SeekFrom::Start(a.entry.map_off))?;
-        f.write_all(&section)?;
+        f.write_all_at(&section, a.entry.map_off)?;
+        f.write_all_at(contents.code(), a.entry.code_off)?;
     }
-    for a in artifacts.iter().filter(|a| !a.code.is_empty()) {
-        f.seek(SeekFrom::Start(a.entry.code_off))?;
-        f.write_all(&a.code)?;
-    }
-    f.flush()?;
-    let file = f.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    file.set_len(pad(at))
+    f.set_len(pad(at))
 }

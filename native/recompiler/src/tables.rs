@@ -52,8 +52,15 @@ impl Program<'_> {
         }
         // Addresses that the last instructions before the jump make, in address order.
         let made = decoded.range(..jump.ip()).rev().take(40).map(|(_, i)| i);
-        let made: Vec<u64> = made.filter_map(rip_address).collect();
+        let mut made: Vec<u64> = made.filter_map(rip_address).collect();
         let read = read_by(jump, decoded);
+        // A table whose address is kept in a register, from a place that is further away (a loop over options
+        // with its switch): any that the register gets in the function.
+        if let (None, Some(load)) = (&read, entry_load(jump, decoded)) {
+            let to_base = decoded.values().filter(|i| writes(i, load.memory_base()));
+            let far: Vec<u64> = to_base.filter_map(rip_address).filter(|t| !made.contains(t)).collect();
+            made.extend(far);
+        }
         let mut all = Table::default();
         for &table in made.iter().filter(|t| !holds(extent, **t)) {
             for base in std::iter::once(table).chain(made.iter().copied().filter(|t| holds(extent, *t))) {
@@ -156,17 +163,25 @@ fn writes(i: &Instruction, r: Register) -> bool {
         && !matches!(i.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push | Mnemonic::Bt)
 }
 
-fn read_by(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<Read> {
-    let before = |ip: u64| decoded.range(..ip).rev().map(|(_, i)| i);
-    let writer = |ip: u64, r: Register| before(ip).take(40).find(|i| writes(i, r));
-    let add = writer(jump.ip(), jump.op0_register().full_register())?;
+/// The instruction among the 40 before `ip` that wrote `r` last.
+fn writer(decoded: &BTreeMap<u64, Instruction>, ip: u64, r: Register) -> Option<&Instruction> {
+    decoded.range(..ip).rev().map(|(_, i)| i).take(40).find(|i| writes(i, r))
+}
+
+/// The `movsxd r,[base+i*4]` whose result, and an address added to it, the jump goes to.
+fn entry_load<'a>(jump: &Instruction, decoded: &'a BTreeMap<u64, Instruction>) -> Option<&'a Instruction> {
+    let add = writer(decoded, jump.ip(), jump.op0_register().full_register())?;
     if add.mnemonic() != Mnemonic::Add || add.op1_kind() != OpKind::Register {
         return None;
     }
     let summands = [add.op0_register(), add.op1_register()];
-    let load = summands.iter().filter_map(|r| writer(add.ip(), *r)).find(|i| i.mnemonic() == Mnemonic::Movsxd)?;
+    summands.iter().filter_map(|r| writer(decoded, add.ip(), *r)).find(|i| i.mnemonic() == Mnemonic::Movsxd)
+}
+
+fn read_by(jump: &Instruction, decoded: &BTreeMap<u64, Instruction>) -> Option<Read> {
+    let load = entry_load(jump, decoded)?;
     let base = load.memory_base();
-    let made = writer(load.ip(), base)?;
+    let made = writer(decoded, load.ip(), base)?;
     (load.op1_kind() == OpKind::Memory
         && load.memory_index().is_gpr64()
         && load.memory_index_scale() == 4

@@ -107,7 +107,7 @@ fn broken(r: &mut Rng, whole: &[u8]) -> Vec<u8> {
 fn attempt(bytes: &[u8]) -> Result<bool, String> {
     let Ok(elf) = Elf::parse(bytes) else { return Ok(false) };
     let Ok(base) = Placer::default().place(&elf, &[7; 32]) else { return Ok(false) };
-    let Some(wasm) = module::translate(&elf, base) else { return Ok(false) };
+    let Some(wasm) = module::translate(&elf, base, &module::Options::default()) else { return Ok(false) };
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
         .validate_all(&wasm.bytes)
         .map(|_| true)

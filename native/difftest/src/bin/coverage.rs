@@ -2,21 +2,12 @@
 //! left to the interpreter, or without semantics; by mnemonic, most first. What has a VEX or EVEX prefix
 //! and is unknown is counted by extension: the guest's CPU does not show those (src/abi/cpu.ts).
 
-use iced_x86::{EncodingKind, Instruction};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use vkernel_recompiler::coverage::{Class, class};
+use vkernel_recompiler::coverage::{Class, class, name};
 use vkernel_recompiler::{discover::Program, elf::Elf};
 
 type Counts = BTreeMap<(Class, String), usize>;
-
-fn name(c: Class, i: &Instruction) -> String {
-    if c == Class::Unknown && i.code().encoding() != EncodingKind::Legacy {
-        return format!("{:?}", i.code().cpuid_features()[0]);
-    }
-    let rep = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
-    format!("{}{:?}", if rep { "Rep " } else { "" }, i.mnemonic())
-}
 
 fn count(path: &str, sum: &mut Counts) -> Result<(), String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{path}: {e}"))?;
