@@ -22,7 +22,10 @@ pub fn extract(path: &str, what: Option<&str>, base: Option<&str>) -> Result<(),
         None => place::Placer::default().place(&elf, &Sha256::digest(&bytes).into())?,
     };
     let found = Program::new(&elf, base).functions();
-    let engine = wasmtime::Engine::new(&vkernel_engine::config()).map_err(|e| format!("engine: {e:#}"))?;
+    let mut config = vkernel_engine::config();
+    // Artefacts have no such map; the code is the same with it.
+    config.generate_address_map(what.is_some());
+    let engine = wasmtime::Engine::new(&config).map_err(|e| format!("engine: {e:#}"))?;
     let Some(what) = what else { return sizes(&engine, &found, &elf, base) };
     let at = address(&bytes, what)?;
     let at = if at >= base + elf.text().0 && at < base + elf.text().1 { at } else { at.wrapping_add(base) };
@@ -90,7 +93,7 @@ fn wasm_lines(bytes: &[u8], n: usize) -> Result<WasmLines, String> {
     Ok(w)
 }
 
-/// The native instructions, by what the artefact's address map says of each.
+/// The native instructions, by what the engine's address map says of each.
 fn native_lines(
     engine: &wasmtime::Engine,
     code: &[u8],

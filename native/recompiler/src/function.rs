@@ -51,9 +51,9 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let mut locals = Locals::default();
     let (label, ret) = (locals.kept(ValType::I32), locals.kept(ValType::I32));
     let jump = Jump { index: locals.kept(ValType::I32), pc: locals.kept(ValType::I64) };
-    let hub = Hub::new(infos.len(), a.dispatch(), |n| infos[n].successors.clone());
+    let hub = &Hub::new(infos.len(), a.dispatch(), |n| infos[n].successors.clone());
     let mut nodes: Vec<Node> = Vec::new();
-    let mut stepped = Vec::new();
+    let mut steps = Vec::new();
     // Behind the blocks: what leaves the function, and the prologue.
     let mut exits: Vec<Node> = vec![return_node(&locals, ret)];
     for (n, info) in infos.iter().enumerate() {
@@ -64,18 +64,8 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
         if info.header {
             poll(&mut l, start, sets.live[0], sets.used[0]);
         }
-        let mut b = Builder {
-            f,
-            ctx,
-            analysis: a,
-            hub: &hub,
-            exits: &mut exits,
-            jump,
-            label,
-            ret,
-            from: n,
-            stepped: &mut stepped,
-        };
+        let mut b =
+            Builder { f, ctx, analysis: a, hub, exits: &mut exits, jump, label, ret, from: n, steps: &mut steps };
         let end = match info.block {
             Some(block) => b.block(&mut l, block, info, &sets),
             None => b.dispatch(&mut l),
@@ -85,18 +75,8 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     }
     let mut l = Lift::new(&mut locals, PARAMETERS, 0);
     l.reload(infos[0].used_in & !PARAMETERS);
-    let mut b = Builder {
-        f,
-        ctx,
-        analysis: a,
-        hub: &hub,
-        exits: &mut exits,
-        jump,
-        label,
-        ret,
-        from: PROLOGUE,
-        stepped: &mut stepped,
-    };
+    let mut b =
+        Builder { f, ctx, analysis: a, hub, exits: &mut exits, jump, label, ret, from: PROLOGUE, steps: &mut steps };
     let first = b.edge(&mut l, 0);
     nodes.append(&mut exits);
     let entry = nodes.len();
@@ -104,7 +84,7 @@ pub fn translate(f: &Function, a: &Analysis, ctx: &Context) -> Translated {
     let mut code = structure::structure(Graph { nodes, entry, label });
     InstructionSink::new(&mut code).unreachable().end();
     let numbers = (f.switch_targets.len() + hub.targets.len()) as u32;
-    Translated { locals: locals.types(), code, numbers, stepped }
+    Translated { locals: locals.types(), code, numbers, stepped: steps }
 }
 
 /// Locals that carry an indirect jump to the dispatch node: the dispatch map's payload, and the target.
@@ -151,7 +131,8 @@ pub(crate) struct Builder<'a> {
     pub ret: u32,
     /// The block whose code is being made.
     pub from: usize,
-    pub stepped: &'a mut Vec<Instruction>,
+    /// Instructions that are left to the interpreter.
+    pub steps: &'a mut Vec<Instruction>,
 }
 
 impl Builder<'_> {
@@ -174,7 +155,7 @@ impl Builder<'_> {
             let flow = if u.step { None } else { l.instruction(i) };
             match flow {
                 None => {
-                    self.stepped.push(*i);
+                    self.steps.push(*i);
                     // An instruction that the lifter gave up on was analysed as lifted: all it names is in `live`.
                     Self::barrier(l, i.ip(), STEP, live[k] | live[k + 1]);
                     if k == last && info.kind != Kind::Jump {
