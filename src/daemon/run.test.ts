@@ -152,13 +152,14 @@ test('--tmpfs is an empty directory of its own', async (t) => {
 })
 
 test('a detached container has a name, a log, a status', async (t) => {
-  const r = await d.command(['run', '-d', '--name', 'det', image, 'bash', '-c', 'echo out; echo err >&2; until [ -e /tmp/go ]; do sleep 0.05; done; exit 7'])
+  const r = await d.command(['run', '-d', '--name', 'det', image, 'bash', '-c', 'echo out; echo err >&2; until [ -s /tmp/go ]; do sleep 0.05; done; while [ -e /proc/$(cat /tmp/go) ]; do sleep 0.05; done; exit 7'])
   t.regex(r.stdout, /^[0-9a-f]{12}\n$/)
   t.regex((await d.command(['ps'])).stdout, /det .* running/)
   t.is((await d.command(['run', '--name', 'det', image, 'true'])).status, 125)
   t.is((await d.command(['rm', 'det'])).status, 125)
   const waiting = d.command(['wait', 'det'])
-  t.is((await d.command(['exec', 'det', 'touch', '/tmp/go'])).status, 0)
+  // The container's end would be that of a process in it, too: it waits for this one's.
+  t.is((await d.command(['exec', 'det', 'bash', '-c', 'echo $$ > /tmp/go'])).status, 0)
   t.is((await waiting).stdout, '7\n')
   t.is((await d.command(['logs', 'det'])).stdout, 'out\nerr\n')
   t.regex((await d.command(['ps', '-a'])).stdout, /det .* exited \(7\)/)
