@@ -40,7 +40,9 @@ async function buildOnce(rootfs: string, out: string, cache: string): Promise<Bu
   const look = setInterval(() => {
     for (const pid of family(child.pid!)) {
       try {
-        largest.set(pid, Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0))
+        // None for one that has ended and is not waited for yet.
+        const hwm = Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
+        largest.set(pid, Math.max(hwm, largest.get(pid) ?? 0))
       } catch { /* it has just ended */ }
     }
   }, 20)
