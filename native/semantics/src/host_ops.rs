@@ -158,7 +158,7 @@ fn crc32(n: u32, crc: u64, v: u64) -> u64 {
 }
 
 /// CMPXCHG16B at host address `at`, aligned: a fault, or whether it exchanged; if not, rdx:rax are set.
-pub fn cmpxchg16b(state: &mut CpuState, at: *mut u8) -> Access {
+pub(crate) fn cmpxchg16b(state: &mut CpuState, at: *mut u8) -> Access {
     let g = &mut state.gpr;
     let mut pair = [g[RAX], g[RDX], g[RBX], g[RCX]];
     // SAFETY: covered by the fix-up table.
