@@ -8,6 +8,7 @@ mod beneath;
 mod host;
 #[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod notify;
+#[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod relay;
 #[cfg_attr(test, allow(dead_code, reason = "JavaScript calls it"))]
 mod sockets;
