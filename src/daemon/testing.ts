@@ -142,7 +142,8 @@ export class TestDaemon {
         this.log += text
         if (this.log.includes('vkernel: listening on')) done()
       })
-      child.on('exit', (code, signal) => failed(new Error(`the daemon ended (${code ?? signal}): ${this.log}`)))
+      // Not at its exit: what it has said may come after that.
+      child.on('close', (code, signal) => failed(new Error(`the daemon ended (${code ?? signal}): ${this.log}`)))
     })
   }
 
@@ -189,7 +190,6 @@ export class TestDaemon {
     const child = this.child
     if (!child || child.exitCode !== null || child.signalCode !== null) return Promise.resolve(child?.exitCode ?? child?.signalCode ?? 0)
     return new Promise((done) => {
-      child.removeAllListeners('exit')
       child.on('exit', (code, sig) => done(code ?? sig ?? 0))
       child.kill(signal)
     })
@@ -225,6 +225,9 @@ export function childrenOf(pid: number): number[] {
     return []
   }
 }
+
+/** Resident memory of a process, kB. */
+export const rss = (pid: number): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1])
 
 export const alive = (pid: number): boolean => {
   try {
