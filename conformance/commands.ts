@@ -7,13 +7,12 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { overlaid, run, type Ended } from './native.ts'
+import { cleared, contained as inContainer, ENV, overlaid, type Ended } from './native.ts'
 import { readExpected } from './report.ts'
 
 interface Case { readonly file: string; readonly title: string; readonly text: string }
 
 const here = import.meta.dirname
-const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
 const SECONDS = 180
 
 /** What the native side's namespaces are: alone with one user, or with all users of /etc/passwd, as services need (root only). */
@@ -31,13 +30,11 @@ export function readCases(suite = 'commands'): Case[] {
 
 /** The command in the root file system itself. */
 export const native = (rootfs: string, text: string, users = ONE_USER): Promise<Ended> => overlaid(rootfs, [
-  '--dir', '/tmp/case', '--chdir', '/tmp/case', ...users, '--die-with-parent', '--as-pid-1', '--new-session', '--clearenv',
-  ...ENV.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), '/bin/bash', '-c', text,
+  '--dir', '/tmp/case', '--chdir', '/tmp/case', ...users, '--die-with-parent', '--as-pid-1', '--new-session', ...cleared(ENV),
+  '/bin/bash', '-c', text,
 ], SECONDS)
 
-export const contained = (image: string, text: string): Promise<Ended> => run(join(here, '../bin/recompiler'), [
-  'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, '/bin/bash', '-c', text,
-], SECONDS)
+export const contained = (image: string, text: string): Promise<Ended> => inContainer(image, '/tmp/case', ENV, ['/bin/bash', '-c', text], SECONDS)
 
 const shown = (s: string): string => JSON.stringify(s.length > 600 ? `${s.slice(0, 300)} … ${s.slice(-300)}` : s)
 

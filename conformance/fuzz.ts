@@ -6,12 +6,13 @@
  *
  * Without --seed it is a new one each time; it is printed, and makes the same calls again.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { TestDaemon, until } from '../src/daemon/testing.ts'
+import { rss, TestDaemon, until } from '../src/daemon/testing.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import type { Entry } from '../src/syscalls/table/schema.ts'
+import { Checks } from './checks.ts'
 import { singleProgram, workOf } from './single.ts'
 
 /** Calls that end the child at once. */
@@ -34,36 +35,28 @@ writeFileSync(header, `static const struct call calls[] = {\n${table.filter((e) 
 /** Calls in one container. */
 const A_CONTAINER = 50_000
 
-const rss = (pid: number): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1])
-
 const { values } = parseArgs({ options: { calls: { type: 'string', default: '1000000' }, seed: { type: 'string' } } })
 const seed = Number(values.seed ?? Math.floor(Date.now() / 1000) % 1_000_000)
-const { image } = singleProgram('fuzz', [join(import.meta.dirname, 'fuzz/calls.c'), header], FILES)
+const { image } = singleProgram('fuzz', [...['calls.c', 'random.h'].map((f) => join(import.meta.dirname, 'fuzz', f)), header], FILES)
 console.log(`seed ${seed}`)
 const d = await TestDaemon.start()
-let passed = 0, failed = 0
-const check = (title: string, ok: boolean, why = ''): void => {
-  if (ok) passed++
-  else failed++
-  console.log(`${ok ? 'ok' : 'not ok'} - ${title}${ok ? '' : `: ${why}`}`)
-}
+const checks = new Checks()
 try {
   // What is made once and stays: the zygote, caches.
   const first = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1000), '2000'])
-  check('2000 calls to begin with', first.status === 0, `status ${first.status} ${first.stdout}${first.stderr.slice(-500)}`)
+  checks.check('2000 calls to begin with', first.status === 0, `status ${first.status} ${first.stdout}${first.stderr.slice(-500)}`)
   const before = { fds: d.fds(), rss: rss(d.pid), zygote: rss(d.zygotes()[0]!) }
   // What the children make of a container's names stays in it.
   for (let n = 0, left = Number(values.calls); left > 0; n++, left -= A_CONTAINER) {
     const r = await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + n), String(Math.min(left, A_CONTAINER))])
-    check(`seed ${seed + n}: ${/^done: (.*)/m.exec(r.stdout)?.[1] ?? 'not done'}`, r.status === 0 && /^done: /m.test(r.stdout), `status ${r.status}\n${r.stdout.slice(-2000)}${r.stderr.slice(-500)}`)
+    checks.check(`seed ${seed + n}: ${/^done: (.*)/m.exec(r.stdout)?.[1] ?? 'not done'}`, r.status === 0 && /^done: /m.test(r.stdout), `status ${r.status}\n${r.stdout.slice(-2000)}${r.stderr.slice(-500)}`)
   }
-  check('the daemon answers', (await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1001), '300'])).status === 0, d.log.slice(-2000))
-  check('the daemon says nothing of bugs', !/bug|panick/.test(d.log), d.log.slice(-3000))
-  check('no descriptor is kept', await until(() => d.fds() <= before.fds), `${d.fds()} descriptors, ${before.fds} before`)
-  check('the daemon does not grow', rss(d.pid) < before.rss + 65_536, `${rss(d.pid)} kB, ${before.rss} before`)
-  check('the zygote does not grow', rss(d.zygotes()[0]!) < before.zygote + 4096, `${rss(d.zygotes()[0]!)} kB, ${before.zygote} before`)
+  checks.check('the daemon answers', (await d.command(['run', '--rm', image, '/bin/fuzz', String(seed + 1001), '300'])).status === 0, d.log.slice(-2000))
+  checks.check('the daemon says nothing of bugs', !/bug|panick/.test(d.log), d.log.slice(-3000))
+  checks.check('no descriptor is kept', await until(() => d.fds() <= before.fds), `${d.fds()} descriptors, ${before.fds} before`)
+  checks.check('the daemon does not grow', rss(d.pid) < before.rss + 65_536, `${rss(d.pid)} kB, ${before.rss} before`)
+  checks.check('the zygote does not grow', rss(d.zygotes()[0]!) < before.zygote + 4096, `${rss(d.zygotes()[0]!)} kB, ${before.zygote} before`)
 } finally {
   await d.remove()
 }
-console.log(`${passed} passed, ${failed} failed`)
-process.exit(failed ? 1 : 0)
+process.exit(checks.end())

@@ -6,14 +6,15 @@
  *   node conformance/hostile.ts [--requests N] [--frames N] [--seed N]        by root: another process's ring is taken
  */
 import { spawnSync } from 'node:child_process'
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { readdirSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as R from '../src/abi/ring.ts'
 import { frame } from '../src/daemon/frames.ts'
-import { childrenOf, TestDaemon, testImage, until } from '../src/daemon/testing.ts'
+import { childrenOf, rss, TestDaemon, testImage, until } from '../src/daemon/testing.ts'
 import { handlers } from '../src/syscalls/index.ts'
+import { Checks } from './checks.ts'
 import { run } from './native.ts'
 import { workOf } from './single.ts'
 
@@ -44,13 +45,7 @@ function standIn(): string {
 
 const image = await testImage()
 const d = await TestDaemon.start()
-let passed = 0, failed = 0
-const check = (title: string, ok: boolean, why = ''): void => {
-  if (ok) passed++
-  else failed++
-  console.log(`${ok ? 'ok' : 'not ok'} - ${title}${ok ? '' : `: ${why}`}`)
-}
-const rss = (): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${d.pid}/status`, 'latin1'))![1])
+const checks = new Checks()
 
 async function requests(binary: string, seed: number, count: number): Promise<number> {
   const victim = d.spawn(['run', '--rm', image, 'bash', '-c', 'echo ready; while :; do mkdir /tmp/d; rmdir /tmp/d; done 2>/dev/null'])
@@ -123,27 +118,26 @@ try {
   await requests(binary, first, 1000)
   // What a container leaves behind goes when the next turn of the loop comes.
   await until(() => readdirSync(join(d.dir, 'state/containers')).length === 0)
-  const before = { fds: d.fds(), rss: rss() }
+  const before = { fds: d.fds(), rss: rss(d.pid) }
   let containers = 0, refused = 0
   for (let left = Number(values.requests); left > 0; containers++) {
     left -= await requests(binary, first + 1 + containers, Math.min(left, A_CONTAINER))
     const other = await d.command(['run', '--rm', image, 'true'])
     if (other.status !== 0) console.log(`after seed ${first + 1 + containers}: ${other.stderr}`, refused++)
   }
-  check(`${values.requests} requests to ${containers} containers`, refused === 0, `${refused} times no other container started\n${d.log.slice(-2000)}`)
+  checks.check(`${values.requests} requests to ${containers} containers`, refused === 0, `${refused} times no other container started\n${d.log.slice(-2000)}`)
   for (let left = Number(values.frames); left > 0; left -= A_CONNECTION) await frames(A_CONNECTION)
-  check(`${values.frames} frames`, true)
+  checks.check(`${values.frames} frames`, true)
   const alive = await d.command(['run', '--rm', image, 'bash', '-c', 'echo alive'])
-  check('the daemon answers', alive.stdout === 'alive\n', `${alive.stderr}${d.log.slice(-2000)}`)
+  checks.check('the daemon answers', alive.stdout === 'alive\n', `${alive.stderr}${d.log.slice(-2000)}`)
   const bugs = [...new Set(d.log.match(/^vkernel: (bug in|a request failed).*\n(    at .*\n){0,4}/gm))]
-  check('the daemon says nothing of bugs', bugs.length === 0, bugs.join('').slice(0, 6000))
-  check('no descriptor is kept', await until(() => d.fds() <= before.fds + 4), `${d.fds()} descriptors, ${before.fds} before`)
-  check('no container is kept', await until(() => readdirSync(join(d.dir, 'state/containers')).length === 0))
-  check('the daemon does not grow', rss() < before.rss + 131_072, `${rss()} kB, ${before.rss} before`)
+  checks.check('the daemon says nothing of bugs', bugs.length === 0, bugs.join('').slice(0, 6000))
+  checks.check('no descriptor is kept', await until(() => d.fds() <= before.fds + 4), `${d.fds()} descriptors, ${before.fds} before`)
+  checks.check('no container is kept', await until(() => readdirSync(join(d.dir, 'state/containers')).length === 0))
+  checks.check('the daemon does not grow', rss(d.pid) < before.rss + 131_072, `${rss(d.pid)} kB, ${before.rss} before`)
 } catch (e) {
-  check('the daemon lives', false, `${(e as Error).stack}\n${d.log.slice(-3000)}`)
+  checks.check('the daemon lives', false, `${(e as Error).stack}\n${d.log.slice(-3000)}`)
 } finally {
   await d.remove()
 }
-console.log(`${passed} passed, ${failed} failed`)
-process.exit(failed ? 1 : 0)
+process.exit(checks.end())

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { root } from '../scripts/stamp.ts'
 
 /** `status`: the exit status, the signal's name, or "timeout". */
 export interface Ended { readonly stdout: string; readonly stderr: string; readonly status: string }
@@ -46,6 +47,16 @@ export async function overlaid(lower: string, args: readonly string[], seconds: 
   }
 }
 
+/** The environment of compared commands, NAME=VALUE. */
+export const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
+
+/** Arguments of bubblewrap for `env` and nothing else. */
+export const cleared = (env: readonly string[]): string[] => ['--clearenv', ...env.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)])]
+
+/** Runs `command` in directory `dir` of a container of `image`. `env`: NAME=VALUE, beside the image's own. */
+export const contained = (image: string, dir: string, env: readonly string[], command: readonly string[], seconds: number, silent = seconds): Promise<Ended> =>
+  run(join(root, 'bin/recompiler'), ['run', '--rm', '-w', dir, ...env.flatMap((e) => ['-e', e]), image, ...command], seconds, {}, silent)
+
 /** The OCI default set, which container engines leave to root. */
 const CAPABILITIES = ['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE']
 
@@ -56,5 +67,5 @@ const CAPABILITIES = ['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET
 export const asContainer = (lower: string, dir: string, env: readonly string[], command: readonly string[], seconds: number, silent = seconds): Promise<Ended> => overlaid(lower, [
   '--dir', dir, '--chdir', dir,
   '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup', '--cap-drop', 'ALL', ...CAPABILITIES.flatMap((c) => ['--cap-add', `CAP_${c}`]),
-  '--die-with-parent', '--new-session', '--clearenv', ...env.flatMap((e) => ['--setenv', ...e.split(/=(.*)/s).slice(0, 2)]), ...command,
+  '--die-with-parent', '--new-session', ...cleared(env), ...command,
 ], seconds, 'prlimit --nofile=1024:4064 setpriv --groups=0', silent)

@@ -11,12 +11,10 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { asContainer, run, type Ended } from './native.ts'
+import { asContainer, contained as inContainer, ENV, type Ended } from './native.ts'
 import { readExpected } from './report.ts'
 
-const here = import.meta.dirname
-const SCRIPT = readFileSync(join(here, 'python/outcomes.py'), 'utf8')
-const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
+const SCRIPT = readFileSync(join(import.meta.dirname, 'python/outcomes.py'), 'utf8')
 
 const MODULES = [
   'os', 'posix', 'subprocess', 'signal', 'threadsignals', 'threading', 'thread', 'socket', 'socketserver', 'select', 'selectors', 'poll', 'epoll',
@@ -41,9 +39,7 @@ const python = (args: readonly string[]): string[] => ['/usr/bin/python3', '-c',
 
 const native = (rootfs: string): Runner => (args) => asContainer(rootfs, '/tmp/case', ENV, python(args), SECONDS, SILENT_SECONDS)
 
-const contained = (image: string): Runner => (args) => run(join(here, '../bin/recompiler'), [
-  'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, ...python(args),
-], SECONDS, {}, SILENT_SECONDS)
+const contained = (image: string): Runner => (args) => inContainer(image, '/tmp/case', ENV, python(args), SECONDS, SILENT_SECONDS)
 
 /** All outcomes of a module. A test during which the process ended, or was ended, has that as its outcome. */
 async function outcomes(module: string, runner: Runner): Promise<Outcomes> {

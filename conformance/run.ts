@@ -18,7 +18,7 @@ import { makeImage } from '../scripts/images.ts'
 import { digestOf, root } from '../scripts/stamp.ts'
 import { table } from '../src/syscalls/table/index.ts'
 import { CALLS_ROOT, makeCalls, parse, type Outcome } from './calls.ts'
-import { asContainer, run, type Ended } from './native.ts'
+import { asContainer, contained as inContainer, type Ended } from './native.ts'
 import { probesC } from './probes.ts'
 import { readExpected, report, type Result } from './report.ts'
 
@@ -34,8 +34,8 @@ function said(what: string, { stdout, stderr, status }: Ended): Outcome {
 const native = async (args: readonly string[]): Promise<Outcome> => said('the native run', await asContainer(
   CALLS_ROOT, '/tmp/calls', [], ['/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))
 
-const contained = async (image: string, args: readonly string[]): Promise<Outcome> => said('the container', await run(
-  join(root, 'bin/recompiler'), ['run', '--rm', '-w', '/tmp/calls', image, '/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))
+const contained = async (image: string, args: readonly string[]): Promise<Outcome> => said('the container', await inContainer(
+  image, '/tmp/calls', [], ['/bin/calls', '--all', '/tmp/calls', ...args], SECONDS))
 
 /** Compares the two; every line that is not "ok" is a failure. */
 function compare(linux: Outcome, ours: Outcome, whole: boolean): Result[] {

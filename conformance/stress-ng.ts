@@ -8,12 +8,10 @@
  * `--kept`: a file of native outcomes; what it lacks is run and added.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { asContainer, run, type Ended } from './native.ts'
+import { asContainer, contained as inContainer, ENV, type Ended } from './native.ts'
 import { readExpected } from './report.ts'
 
-const ENV = ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8', 'TZ=UTC']
 const SECONDS = 90
 
 /** Stressors that are run nowhere: what they are for is the machine, or all of its memory or processes. */
@@ -25,9 +23,7 @@ const stressNg = (args: readonly string[]): string[] => ['/usr/bin/stress-ng', .
 const stress = (name: string): string[] => stressNg([`--${name}`, '1', '--timeout', '1s', '--verify', '--no-rand-seed', '--temp-path', '/tmp/case', '--log-brief', '--vm-bytes', '32M'])
 
 const native = (rootfs: string, command: readonly string[]): Promise<Ended> => asContainer(rootfs, '/tmp/case', ENV, command, SECONDS)
-const contained = (image: string, command: readonly string[]): Promise<Ended> => run(join(import.meta.dirname, '../bin/recompiler'), [
-  'run', '--rm', '-w', '/tmp/case', ...ENV.flatMap((e) => ['-e', e]), image, ...command,
-], SECONDS)
+const contained = (image: string, command: readonly string[]): Promise<Ended> => inContainer(image, '/tmp/case', ENV, command, SECONDS)
 
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: {

@@ -6,7 +6,7 @@ import { createConnection, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { frame } from '../src/daemon/frames.ts'
-import { alive, childrenOf, outcomeOf, root, TestDaemon, testImage, until } from '../src/daemon/testing.ts'
+import { alive, childrenOf, outcomeOf, root, rss, TestDaemon, testImage, until } from '../src/daemon/testing.ts'
 import { verifyAudit } from '../src/policy/audit.ts'
 
 const image = await testImage()
@@ -177,7 +177,6 @@ withRoot('an audit log that cannot be written: nothing is executed', async (t) =
 
 test('200 containers in a row: no more descriptors, memory or files', async (t) => {
   const d = await daemon(t)
-  const rss = (pid: number): number => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1])
   const rounds = async (count: number) => {
     for (let n = 0; n < count; n += 4) {
       const all = await Promise.all(Array.from({ length: 4 }, () => d.command(['run', image, 'true'])))

@@ -38,6 +38,7 @@ struct argument { char kind; unsigned char len; unsigned short scale; };
 /* `offered`: not refused or absent here, so that it can be compared with native Linux. */
 struct call { long nr; const char *name; int offered, count; struct argument args[6]; };
 #include "calls.h"
+#include "random.h"
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
 enum { A_CHILD = 300, SILENT_MS = 200, UNKILLABLE_MS = 20000, BUFFER = 65536 };
@@ -47,16 +48,6 @@ struct progress { uint64_t made; uint64_t seed; int64_t nr; uint64_t args[6]; };
 static volatile struct progress *at;
 /* Opened before a child can take the name away. */
 static int null;
-
-static uint64_t state;
-static uint64_t next(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state * 0x2545f4914f6cdd1dull;
-}
-static unsigned below(unsigned n) { return (next() >> 33) % n; }
-static int one_in(unsigned n) { return below(n) == 0; }
 
 static char *memory; /* 8 buffers, then a page without access */
 static char longest[5000];

@@ -21,17 +21,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "random.h"
 #include "ring.h"
-
-static uint64_t state;
-static uint64_t next(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state * 0x2545f4914f6cdd1dull;
-}
-static unsigned below(unsigned n) { return (next() >> 33) % n; }
-static int one_in(unsigned n) { return below(n) == 0; }
 
 static unsigned char *ring;
 static int doorbell = -1, conn = -1;

@@ -5,6 +5,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { pathOf } from '../fs/inode.ts'
+import { innerId } from '../fs/procfs.ts'
 import { entryOf } from '../syscalls/table/index.ts'
 import type { Container, Task } from '../task/container.ts'
 import type { Doing, Ring } from './ring.ts'
@@ -43,7 +44,7 @@ const stat = (path: string): string[] => {
 function threadsOf(hostPid: number): HostThread[] {
   return list(`/proc/${hostPid}/task`).flatMap((host) => {
     const at = `/proc/${hostPid}/task/${host}`
-    const tid = Number(/^NSpid:\s+(.*)$/m.exec(read(`${at}/status`))?.[1]?.split(/\s+/).at(-1) ?? 0)
+    const tid = innerId(read(`${at}/status`))
     return tid > 0 ? [{ tid, state: stat(`${at}/stat`)[0] ?? '?' }] : []
   })
 }

@@ -83,7 +83,7 @@ const numbers = (dir: string): number[] => {
 }
 
 /** Last number of NSpid: the id inside the innermost namespace. */
-const innerId = (status: string): number => Number(/^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/).at(-1) ?? 0)
+export const innerId = (status: string): number => Number(/^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/).at(-1) ?? 0)
 
 const HIDDEN_FDS = 4064
 const NET = ['dev', 'tcp', 'tcp6', 'udp', 'udp6', 'unix', 'route', 'if_inet6', 'sockstat', 'snmp', 'netlink', 'raw', 'arp', 'ipv6_route', 'protocols']

@@ -46,7 +46,7 @@ const MAX_DENIALS = 1000
 const CONNECT_MS = 140_000
 /** Connections taken from a published port before others have their turn. */
 const TURN = 64
-const { SOCK_STREAM, SOCK_DGRAM } = { SOCK_STREAM: 1, SOCK_DGRAM: 2 }
+const SOCK_STREAM = 1, SOCK_DGRAM = 2
 
 const version = (a: Buffer): 4 | 6 => a.readUInt16LE(0) === 2 ? 4 : 6
 const isMapped = (a: Address): boolean => sockaddr(a.bytes, 0).length === 16

@@ -5,7 +5,7 @@ import type { ImageFs } from '../fs/imagefs.ts'
 import type { Follow } from '../fs/inotify.ts'
 import { isDir, pathOf, type Dentry, type Inode } from '../fs/inode.ts'
 import { ROOT, walk, type Creds } from '../fs/path.ts'
-import { mountProc, type ProcTask } from '../fs/procfs.ts'
+import { innerId, mountProc, type ProcTask } from '../fs/procfs.ts'
 import { Ptys, type Pty } from '../fs/ptys.ts'
 import { mountSys } from '../fs/sysfs.ts'
 import { Vfs } from '../fs/vfs.ts'
@@ -132,8 +132,7 @@ export class Container {
   introduced(task: Task, hostPid: number): void {
     task.hostPid = hostPid
     try {
-      const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${hostPid}/status`, 'utf8'))?.[1]
-      task.guestPid = Number(line?.split(/\s+/).at(-1) ?? 0)
+      task.guestPid = innerId(readFileSync(`/proc/${hostPid}/status`, 'utf8'))
     } catch { /* it is gone already */ }
   }
 

@@ -34,7 +34,7 @@ struct Plain {
     restart: bool,
 }
 
-const PLAIN: [Option<Plain>; 512] = {
+static PLAIN: [Option<Plain>; 512] = {
     let mut all = [None; 512];
     let mut n = 0;
     while n < TABLE.len() {
@@ -50,7 +50,6 @@ const PLAIN: [Option<Plain>; 512] = {
     }
     all
 };
-static PLAIN_CALLS: [Option<Plain>; 512] = PLAIN;
 
 const fn plain(row: &Syscall, zero: u8) -> Option<Plain> {
     let mut p = Plain { fds: 0, zero, pointers: [None; 2], restart: row.restart };
@@ -81,7 +80,7 @@ const fn plain(row: &Syscall, zero: u8) -> Option<Plain> {
 /// region: (result, restartable). None: it is for `syscall::dispatch`. Inlined where translated code comes out.
 #[inline(always)]
 pub fn at_once(t: &Thread, nr: u64) -> Option<(i64, bool)> {
-    let p = PLAIN_CALLS.get(nr as usize)?.as_ref()?;
+    let p = PLAIN.get(nr as usize)?.as_ref()?;
     let mut a = t.args();
     for (n, v) in a.into_iter().enumerate() {
         if p.fds >> n & 1 != 0 && !is_host(v as i32) || p.zero >> n & 1 != 0 && v != 0 {

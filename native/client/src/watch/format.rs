@@ -124,20 +124,16 @@ fn signal_set(b: &[u8]) -> String {
 }
 
 fn poll_set(b: &[u8], after: bool) -> String {
-    const EVENTS: symbols::Names = &[
-        (libc::POLLIN as u64, "POLLIN"),
-        (libc::POLLPRI as u64, "POLLPRI"),
-        (libc::POLLOUT as u64, "POLLOUT"),
-        (libc::POLLERR as u64, "POLLERR"),
-        (libc::POLLHUP as u64, "POLLHUP"),
-        (libc::POLLNVAL as u64, "POLLNVAL"),
-    ];
     let items: Vec<String> = b
         .chunks_exact(8)
         .filter(|p| !after || u16_at(p, 6) != 0)
         .map(|p| {
             let (name, at) = if after { ("revents", 6) } else { ("events", 4) };
-            format!("{{fd={}, {name}={}}}", u32_at(p, 0) as i32, symbols::bits(u16_at(p, at).into(), EVENTS, "0"))
+            format!(
+                "{{fd={}, {name}={}}}",
+                u32_at(p, 0) as i32,
+                symbols::bits(u16_at(p, at).into(), symbols::POLL, "0")
+            )
         })
         .collect();
     format!("[{}]", items.join(", "))
